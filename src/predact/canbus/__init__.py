@@ -1,0 +1,1 @@
+"""Captures of CAN traffic become frames, windows and graphs."""

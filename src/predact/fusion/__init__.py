@@ -1,0 +1,1 @@
+"""Weighs the detectors, window by window."""

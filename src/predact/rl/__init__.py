@@ -1,0 +1,1 @@
+"""What the agents share: replay, schedules, DQN and its Lightning training."""
