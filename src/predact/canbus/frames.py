@@ -50,7 +50,7 @@ class Frames:
                 )
 
     def __len__(self) -> int:
-        return self.timestamp.shape[0]
+        return len(self.timestamp)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Self:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
