@@ -123,11 +123,10 @@ def frame_quantities(
     injected id that the vehicle never sends is the extreme of sending too soon, and needs no flag of its own.
     """
     period = reference.period_s[groups.code]
-    known = np.isfinite(period)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log2_ratio = np.log2(np.maximum(interval, 1e-6) / period)
+    log2_ratio = np.log2(np.maximum(interval, 1e-6) / period)
     log2_ratio = np.clip(log2_ratio, LOWEST_LOG2_RATIO, HIGHEST_LOG2_RATIO)
     # The first frame of a known id in a capture has no interval and says nothing.
+    known = reference.rate_hz[groups.code] > 0
     log2_ratio = np.where(known, np.nan_to_num(log2_ratio, nan=0.0), LOWEST_LOG2_RATIO).astype(np.float32)
     bounded = np.minimum(np.nan_to_num(interval, nan=MAX_INTERVAL_S), MAX_INTERVAL_S).astype(np.float32)
     payload = frames.payload.astype(np.float32) / np.float32(255)

@@ -90,10 +90,12 @@ class TimingReference:
         stretch_s = min(reference_s, max(frames.duration_s, 1e-3))
         count = np.bincount(groups.code[in_reference], minlength=len(groups.ids))
         kept = in_reference[groups.order]
+        period = _grouped_median(interval[groups.order][kept], groups.code[groups.order][kept], len(groups.ids))
         return cls(
             ids=groups.ids,
             rate_hz=count / stretch_s,
-            period_s=_grouped_median(interval[groups.order][kept], groups.code[groups.order][kept], len(groups.ids)),
+            # An id that shows itself once is slow: its period is about as long as the stretch.
+            period_s=np.where(np.isnan(period), reference_s, period),
         )
 
 
