@@ -1,0 +1,147 @@
+"""Policies that choose a fusion weight: one for all windows, or a Q-network's for each.
+
+Shapes: W windows, K fusion weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from predact.detection.metrics import binary_metrics, choose_threshold
+from predact.detection.prediction_cache import WindowScores
+from predact.fusion.environment import FusionConfig, Observer, fused_score, fusion_weights, part_of, saved_fields
+from predact.rl.dqn import DQNConfig, QNetwork
+
+# A score of exactly 0 or 1 on the wrong side would otherwise outweigh every other window.
+SURE = 1e-6
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FixedAlpha:
+    """One fusion weight for every window, and the threshold that all weighting policies share.
+
+    Args:
+        alpha: In [0, 1].
+        threshold: In the detectors' scale.
+    """
+
+    name: ClassVar[str] = "fusion_fixed"
+    alpha: float
+    threshold: float
+
+    @classmethod
+    def fit(cls, val: WindowScores, config: FusionConfig) -> Self:
+        """Choose the weight on validation: F1 at its own threshold, then AUROC, then log-loss, then nearest to .5."""
+        candidates = []
+        for alpha in fusion_weights(config.num_actions).tolist():
+            fused = fused_score(alpha, val.scores)
+            threshold = choose_threshold(fused, val.label)
+            metrics = binary_metrics(fused, val.label, threshold=threshold, hours=0)
+            # Rounded, or the last bits of float32 would break ties.
+            rank = (metrics["f1"], metrics["auroc"], -round(log_loss(fused, val.label), 6), -abs(alpha - 0.5))
+            candidates.append((rank, alpha, threshold))
+        _, alpha, threshold = max(candidates)
+        return cls(alpha=alpha, threshold=threshold)
+
+    def weight(self, windows: WindowScores) -> Tensor:
+        """Return (W,) the weight of each window."""
+        return torch.full((len(windows),), self.alpha)
+
+    def fuse(self, windows: WindowScores) -> Tensor:
+        """Return (W,) fused scores."""
+        return fused_score(self.weight(windows), windows.scores)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is not a tensor, as plain data."""
+        return {"policy": self.name}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learned."""
+        return {"alpha": torch.tensor(self.alpha).double(), "threshold": torch.tensor(self.threshold).double()}
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
+        """Return the policy that `state_dict` came from."""
+        return cls(alpha=state["alpha"].item(), threshold=state["threshold"].item())
+
+
+def log_loss(score: Tensor, label: Tensor) -> float:
+    """Return the mean negative log-likelihood of the labels, each score read as a probability of attack."""
+    probability = score.double().clamp(SURE, 1 - SURE)
+    return -torch.where(label.bool(), probability, 1 - probability).log().mean().item()
+
+
+def best_weight(value: Tensor, *, fallback: float, indifference: float) -> Tensor:
+    """Return (W,) the weight nearest to `fallback` among those worth within `indifference` of the best.
+
+    Where nothing depends on the weight, the highest of K nearly equal estimates is chance; `fallback` is not.
+
+    Args:
+        value: (W, K) what each weight is expected to be worth.
+        fallback: The best fixed weight.
+        indifference: In the reward's unit.
+    """
+    weights = fusion_weights(value.shape[1]).to(value.device)
+    is_good = value >= value.amax(1, keepdim=True) - indifference
+    distance = (weights - fallback).abs().expand_as(value).masked_fill(~is_good, torch.inf)
+    return weights[distance.argmin(1)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DQNPolicy:
+    """The weight that a Q-network expects the most of.
+
+    Args:
+        network: Put into evaluation mode.
+        agent: The config that `network` was built from.
+        observer: What the network was trained to see.
+        fixed: Where the network is indifferent, and whose threshold it was trained against.
+    """
+
+    name: ClassVar[str] = "fusion_dqn"
+    network: QNetwork
+    agent: DQNConfig
+    observer: Observer
+    fixed: FixedAlpha
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    @property
+    def threshold(self) -> float:
+        """The one that the reward was computed with."""
+        return self.fixed.threshold
+
+    @torch.no_grad()
+    def weight(self, windows: WindowScores) -> Tensor:
+        """Return (W,) the weight of each window."""
+        device = next(self.network.parameters()).device
+        value = self.network(self.observer(windows).to(device)).cpu()
+        return best_weight(value, fallback=self.fixed.alpha, indifference=self.observer.config.indifference)
+
+    def fuse(self, windows: WindowScores) -> Tensor:
+        """Return (W,) fused scores."""
+        return fused_score(self.weight(windows), windows.scores)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is not a tensor, as plain data."""
+        return {"policy": self.name, "agent": asdict(self.agent), **self.observer.settings()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learned."""
+        network = {f"network.{name}": value.detach().cpu() for name, value in self.network.state_dict().items()}
+        return network | self.observer.state_dict() | self.fixed.state_dict()
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
+        """Return the policy that `settings` and `state_dict` came from."""
+        agent = DQNConfig(**saved_fields(settings["agent"]))
+        observer = Observer.load(settings, state)
+        network = QNetwork(agent, observation_dim=len(observer.mean), num_actions=observer.config.num_actions)
+        network.load_state_dict(part_of(state, "network."))
+        return cls(network=network, agent=agent, observer=observer, fixed=FixedAlpha.load(settings, state))

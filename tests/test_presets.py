@@ -1,0 +1,144 @@
+"""Every preset composes, its configs build, its task takes them, and its shortcuts name fields that exist."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra_zen import get_target, instantiate
+from hydra_zen.third_party.pydantic import pydantic_parser
+from omegaconf import DictConfig, OmegaConf
+
+from configs import load_preset, register
+from configs.command_line import list_presets
+from configs.launch import ROOT_KEYS
+from configs.preset import PRESETS
+from predact.canbus.datasets import DATASETS
+from predact.detection.detectors import Detector
+from predact.runtime.hooks import load_object
+
+NAMES = list(PRESETS)
+ONE_OF_A_KIND = [name for name in NAMES if name.endswith("_demo")]
+GROUPS = ("data", "model", "agent", "fusion", "trainer", "run")
+
+
+def built(config: DictConfig) -> dict[str, Any]:
+    parts = {str(key): config[key] for key in config if key not in ROOT_KEYS}
+    return {key: instantiate(part, _target_wrapper_=pydantic_parser) for key, part in parts.items()}
+
+
+def test_every_dataset_has_a_preset_of_every_kind() -> None:
+    kinds = ("gat", "gat_large", "vgae", "vgae_large", "fusion")
+    assert sorted(NAMES) == sorted(f"{kind}_{dataset}" for dataset in DATASETS for kind in kinds)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_composes_and_every_config_it_names_builds(name: str) -> None:
+    config = load_preset(name)
+    parts = built(config)
+    assert all(is_dataclass(part) for part in parts.values())
+    assert config.run.preset == name
+    assert name.endswith(f"_{parts['data'].name}")
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+def test_the_task_takes_what_the_preset_names_and_nothing_else(name: str) -> None:
+    config = load_preset(name)
+    parameters = set(inspect.signature(load_object(PRESETS[name].task)).parameters)
+    assert parameters | {"resume", "seed"} == {str(key) for key in config} - {"task"}
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+def test_quick_and_every_shortcut_are_overrides_of_fields_that_exist(name: str) -> None:
+    preset = PRESETS[name]
+    quick, whole = load_preset(name, *preset.quick), load_preset(name)
+    built(quick)
+    for override in preset.quick:
+        key = override.partition("=")[0]
+        assert OmegaConf.select(quick, key) != OmegaConf.select(whole, key), f"{override} changes nothing"
+    for key in preset.shortcuts.values():
+        assert OmegaConf.select(whole, key, default=MISSING) is not MISSING, f"no field {key}"
+
+
+@pytest.mark.parametrize(("preset", "least", "most"), [("gat_demo", 35e3, 65e3), ("gat_large_demo", 300e3, 400e3)])
+def test_the_gat_presets_have_the_sizes_of_the_published_ones(preset: str, least: float, most: float) -> None:
+    parts = built(load_preset(preset))
+    detector = Detector("gat", parts["model"], reference_s=parts["data"].window.reference_s)
+    assert least <= sum(parameter.numel() for parameter in detector.network.parameters()) <= most
+
+
+def test_the_list_has_one_line_a_preset() -> None:
+    lines = list_presets().splitlines()
+    assert [line.split()[0] for line in lines[: len(NAMES)]] == NAMES
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def named_configs() -> Iterator[tuple[str, Any]]:
+    """Yield each named config with its name."""
+    register()
+    store = ConfigStore.instance()
+    for group in GROUPS:
+        for file in store.list(group):
+            node = store.load(f"{group}/{file}").node
+            yield f"{group}/{file.removesuffix('.yaml')}", node
+
+
+def holds_any(hint: Any) -> bool:
+    return (
+        hint is Any
+        or hint is object
+        or any(holds_any(part) for part in get_args(hint) if get_origin(hint) is not Literal)
+    )
+
+
+def is_checked_late(hint: Any) -> bool:
+    """Whether Hydra reads the type as anything, so that only the check before the task sees it."""
+    return get_origin(hint) in (Union, types.UnionType, Literal) or is_dataclass(hint)
+
+
+def test_no_configured_parameter_has_become_any() -> None:
+    # One name that does not resolve, e.g. imported for type checkers only, would make every field of its class Any.
+    checked = 0
+    for name, node in named_configs():
+        target = get_target(node)
+        hints = get_type_hints(target)
+        for field in fields(target):
+            hint = hints[field.name]
+            assert not holds_any(hint), f"{name}.{field.name} is {hint}"
+            as_composed = node._metadata.object_type.__dataclass_fields__[field.name].type
+            if not is_checked_late(hint):
+                assert as_composed is not Any, f"{name}.{field.name}: {hint} is not checked when a run is composed"
+                checked += 1
+    assert checked > 50
+
+
+def test_defaults_are_the_dataclasses() -> None:
+    # A default is written once; a named config repeats it only where it differs on purpose.
+    for name, node in named_configs():
+        target = get_target(node)
+        config = instantiate(node, _target_wrapper_=pydantic_parser, **required(target))
+        default = target(**required(target) | own_names(name, node))
+        differing = {
+            field.name for field in fields(target) if getattr(config, field.name) != getattr(default, field.name)
+        }
+        assert differing <= INTENDED.get(name, set()), name
+
+
+INTENDED = {
+    "model/gat_large": {"num_layers", "head_width", "readout_width"},
+    "model/vgae_large": {"latent_dim", "head_width", "decoder_width"},
+    "agent/dqn_fusion": {"discount"},
+}
+
+
+def required(target: type) -> dict[str, Any]:
+    return {"preset": "x"} if "preset" in {field.name for field in fields(target)} else {}
+
+
+def own_names(name: str, node: Any) -> dict[str, Any]:
+    return {"name": node.name} if name.startswith("data/") else {}
