@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## train the detectors and the fusion agent on simulated traffic
 	@$(BIN)/python train.py --preset fusion_demo
-	@report=$$(ls -t logs/fusion_demo*/version_*/report.html 2>/dev/null | head -1); \
+	@report=$$(ls -t logs/fusion_demo*/version_*/report.html 2>/dev/null | sed -n 1p || true); \
 		echo "The report of this run: $${report:?no report was written below logs/}"
 
 test: $(STAMP)  ## every test that takes seconds

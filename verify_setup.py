@@ -209,7 +209,7 @@ def check_models(folder: Path | None = None) -> Finding:
     paths = sorted((Path("saved_models") if folder is None else folder).glob("*.pth"))
     if not paths:
         return Finding(is_ok=True, summary="none saved yet")
-    frames = _sample_traffic()
+    frames = sample_traffic()
     verdicts = {path: _try_model(path, frames) for path in paths}
     broken = [path for path, (is_ok, _) in verdicts.items() if not is_ok]
     lines = tuple(f"{path.name}: {verdict}" for path, (_, verdict) in verdicts.items())
@@ -220,7 +220,8 @@ def check_models(folder: Path | None = None) -> Finding:
     return Finding(is_ok=not broken, summary=summary, way_out=way_out, details=lines)
 
 
-def _sample_traffic() -> Frames:
+def sample_traffic() -> Frames:
+    """Return a few seconds of simulated benign traffic."""
     from predact.canbus.catalog import find_captures
     from predact.canbus.simulator import simulate_dataset
 

@@ -65,7 +65,9 @@ HYDRA_VALUE_FLAGS = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     "--experimental-rerun",
 )
-HYDRA_SWITCHES = ("--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc", "--info", "-i")
+HYDRA_SWITCHES = ("--resolve", "--run", "-r", "--multirun", "-m", "--shell-completion", "-sc")
+HYDRA_CONFIGS = ("job", "hydra", "all")
+HYDRA_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 # These answer without a preset.
 HYDRA_QUESTIONS = ("--hydra-help", "--version", "--shell-completion", "-sc")
 SELECTORS = ("preset", "training", "dataset")
@@ -98,7 +100,13 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
         elif name in SWITCHES and not equals:
             found.flags[name] = "true"
         elif flag in HYDRA_VALUE_FLAGS:
-            found.hydra += [argument] if equals else [flag, _value_of(flag, rest)]
+            value = value if equals else _value_of(flag, rest)
+            if flag in ("--cfg", "-c") and value not in HYDRA_CONFIGS:
+                raise PredactError(f"{flag} {value}: choose one of {', '.join(HYDRA_CONFIGS)}; job is the run's config")
+            found.hydra += [flag, value]
+        elif flag in ("--info", "-i"):
+            topic = rest.pop(0) if rest and rest[0] in HYDRA_TOPICS else "all"
+            found.hydra.append(argument if equals else f"--info={topic}")
         elif flag in (*HYDRA_SWITCHES, *HYDRA_QUESTIONS):
             found.hydra.append(argument)
         else:
@@ -119,7 +127,7 @@ def hydra_arguments(arguments: Arguments) -> list[str]:
     names = chosen.split(",")
     for name in names:
         if name not in PRESETS and not has_own_presets and name.replace("_", "").isalnum():
-            close = get_close_matches(name, PRESETS, n=3)
+            close = get_close_matches(name, PRESETS, n=2)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise PredactError(f"no preset {name!r}{hint} (python train.py --list shows all)")
     overrides = [*_shortcut_overrides(names[0], PRESETS.get(names[0]), arguments.flags), *others]
@@ -196,5 +204,6 @@ def _value_of(flag: str, rest: list[str]) -> str:
 
 def _nearest_flag(flag: str) -> str:
     ours = [f"--{name}" for name in (*VALUE_FLAGS, *SWITCHES)]
-    close = get_close_matches(flag, [*ours, *HYDRA_VALUE_FLAGS, *HYDRA_SWITCHES, *HYDRA_QUESTIONS], n=1)
+    hydras = [*HYDRA_VALUE_FLAGS, *HYDRA_SWITCHES, *HYDRA_QUESTIONS, "--info"]
+    close = get_close_matches(flag, [*ours, *hydras], n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -14,6 +14,9 @@ from hydra_zen import store
 
 from predact.canbus.datasets import DATASETS
 
+# Files are read whole: attacks may start late in a capture, and nothing can be learned from what comes before.
+QUICK_SCALE = 0.2
+
 COMMON_SHORTCUTS = {"name": "run.name", "eval": "run.evaluate", "epochs": "trainer.max_epochs"}
 DETECTOR_SHORTCUTS = COMMON_SHORTCUTS | {"batch-size": "model.batch_size", "lr": "model.learning_rate"}
 AGENT_SHORTCUTS = COMMON_SHORTCUTS | {"batch-size": "agent.batch_size", "lr": "agent.learning_rate"}
@@ -73,7 +76,7 @@ for dataset in DATASETS.values():
                     task=f"predact.detection.training.{task}",
                     defaults={"data": dataset.name, "model": variant, "trainer": "default", "run": "default"},
                     shortcuts=DETECTOR_SHORTCUTS,
-                    quick=("trainer.max_epochs=1", "data.max_frames=40000"),
+                    quick=("trainer.max_epochs=1", f"data.simulation_scale={QUICK_SCALE}"),
                 ),
             )
     add_preset(
@@ -91,6 +94,6 @@ for dataset in DATASETS.values():
                 "run": "default",
             },
             shortcuts=AGENT_SHORTCUTS,
-            quick=("trainer.max_epochs=2", "gat.epochs=1", "vgae.epochs=1", "data.max_frames=40000"),
+            quick=("trainer.max_epochs=2", "gat.epochs=1", "vgae.epochs=1", f"data.simulation_scale={QUICK_SCALE}"),
         ),
     )

@@ -184,10 +184,7 @@ def test_simulate_offers_the_nearest_dataset(tmp_path: Path, capsys: pytest.Capt
     assert not list(tmp_path.iterdir())
 
 
-def test_report_prints_a_table_a_subset_with_every_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
+def test_report_prints_a_table_a_subset_with_every_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(tmp_path / "results.json", results())
     (tmp_path / "report.html").touch()
     assert main(["report", str(tmp_path)]) == 0
@@ -196,10 +193,7 @@ def test_report_prints_a_table_a_subset_with_every_number(
     assert all(word in text for word in ("test_01", "test_02", "0.5432", "0.9876", "0.1234", "report.html"))
 
 
-def test_report_of_one_metric_has_a_column_a_subset(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
+def test_report_of_one_metric_has_a_column_a_subset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(tmp_path / "results.json", results())
     assert main(["report", str(tmp_path / "results.json"), "--metric", "f1"]) == 0
     text = capsys.readouterr().out

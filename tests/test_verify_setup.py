@@ -10,8 +10,12 @@ import pytest
 import torch
 
 import verify_setup
+from predact.canbus.graphs import WindowConfig, build_graphs
 from predact.detection.detectors import Detector
 from predact.detection.gat import GATConfig
+from predact.detection.vgae import VGAEConfig
+from predact.fusion.agent import FusionAgent
+from predact.fusion.policies import FixedAlpha
 from predact.runtime.checkpoints import load_model, save_model
 from verify_setup import Finding, main, run_check
 
@@ -157,6 +161,20 @@ def test_a_saved_detector_loads_and_predicts(detector_file: Path) -> None:
     assert "gat_demo.pth: " in finding.details[0]
 
 
+def test_a_saved_fusion_agent_loads_and_predicts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    gat = Detector("gat", GATConfig(), reference_s=5.0)
+    vgae = Detector("vgae", VGAEConfig(), reference_s=5.0)
+    graphs = vgae.columns_of(build_graphs(verify_setup.sample_traffic(), WindowConfig()))
+    vgae.fit_error_scale(graphs, torch.arange(len(graphs)))
+    policy = FixedAlpha(alpha=0.5, threshold=0.5)
+    agent = FusionAgent(gat=gat, vgae=vgae, policy=policy, window=WindowConfig())
+    agent.save(tmp_path / "fusion_agent_demo.pth", meta={})
+    finding = verify_setup.check_models(tmp_path)
+    assert finding.is_ok, finding.summary
+    assert "fusion_agent_demo.pth: " in finding.details[0]
+
+
 def test_a_damaged_model_and_one_that_predicts_nonsense_are_named(detector_file: Path) -> None:
     model = load_model(detector_file)
     weights = {
@@ -193,3 +211,14 @@ def test_help_says_what_it_is() -> None:
         [sys.executable, str(ROOT / "verify_setup.py"), "--help"], capture_output=True, text=True, check=True
     )
     assert "--verbose" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_smoke_run_works_and_leaves_nothing_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finding = verify_setup.check_smoke_run()
+    assert finding.is_ok, finding.details
+    assert "demo-simulated" in finding.summary
+    assert not list(tmp_path.iterdir())

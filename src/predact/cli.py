@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from predact.runtime.cache import CacheEntry
 
 INTERRUPTED = 130
+PIPE_WIDTH = 160
 
 EPILOG = """\
 examples:
@@ -234,7 +235,8 @@ def _print_results(results: dict[str, Any], *, metric: str | None) -> None:
     from predact.runtime.tables import overview_table, result_table, to_rich
 
     metrics, headline = results["metrics"], results["headline"]
-    console = Console()
+    # A file or pipe has no width of its own; rich would fold the names of subsets at 80 characters.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     title = f"{results['preset']} on {results['dataset']}, seed {results['seed']}, {results['device']}"
     console.print(title, style="bold", highlight=False, markup=False)
     if metric is None:
@@ -273,7 +275,8 @@ def _cache_table(entries: Sequence[CacheEntry]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("what", "name", title_justify="left")
+    table = Table("what")
+    table.add_column("name", overflow="fold")
     table.add_column("size", justify="right")
     table.add_column("last used", justify="right")
     table.add_column("may go")

@@ -44,6 +44,8 @@ def overrides(*arguments: str) -> list[str]:
         (("-m", "--preset", "gat_demo,vgae_demo", "seed=1"), ["-m", TWO, "seed=choice(1)"]),
         (("-m", "--preset", "gat_demo,vgae_demo", "hydra/launcher=joblib"), ["-m", TWO, "hydra/launcher=joblib"]),
         (("--preset", "gat_demo", "--cfg", "job", "--resolve"), ["--cfg", "job", "--resolve", "preset=gat_demo"]),
+        (("--preset", "gat_demo", "--info", "defaults"), ["--info=defaults", "preset=gat_demo"]),
+        (("--info", "--preset", "gat_demo"), ["--info=all", "preset=gat_demo"]),
         (("--hydra-help",), ["--hydra-help"]),
     ],
 )
@@ -70,6 +72,7 @@ def test_quick_yields_to_shortcuts_and_shortcuts_to_overrides() -> None:
         (("--preset", "gat_demo", "--timesteps", "5"), "--timesteps means nothing for gat_demo; its shortcuts are: --"),
         (("--preset", "gat_demo", "--epoch", "5"), "unknown flag --epoch; did you mean --epochs?"),
         (("--presett", "gat_demo"), "unknown flag --presett; did you mean --preset?"),
+        (("--preset", "gat_demo", "--cfg", "jobb"), "--cfg jobb: choose one of job, hydra, all"),
         (("--preset",), "--preset needs a value"),
         (("--preset", "--quick"), "--preset needs a value"),
     ],

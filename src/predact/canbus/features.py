@@ -18,7 +18,7 @@ from scipy import sparse
 from predact.canbus.frames import PAYLOAD_BYTES, Frames
 from predact.canbus.timing import IdOrder, TimingReference
 
-FEATURE_VERSION: Final = 1
+FEATURE_VERSION: Final = 2
 """Part of every cache key: raise it with any change to what a feature means."""
 
 _BYTES = range(PAYLOAD_BYTES)
@@ -84,6 +84,7 @@ class Segments:
         node_code: (N,) position of the node's id among the capture's ids.
         node_of_frame: (W, S) int16, node of each frame, counted within its window, in recorded order.
         nodes_per_window: (W,) int64.
+        interval: (W * S,) float32, along `frame`: seconds since the previous frame of the same node; 0 for its first.
     """
 
     frame: NDArray[np.int64]
@@ -92,6 +93,7 @@ class Segments:
     node_code: NDArray[np.unsignedinteger]
     node_of_frame: NDArray[np.int16]
     nodes_per_window: NDArray[np.int64]
+    interval: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,8 +238,14 @@ def window_features(
     edge_start = np.concatenate([[0], np.cumsum(edges.per_window)[:-1]])
     count = segments.node_count
     share = count / size
-    interval_mean = sums[:, _INTERVAL] / count
-    variance = np.maximum(sums[:, _INTERVAL_SQUARED] / count - interval_mean**2, 0.0)
+    # Within the window: an id seen once has no interval there, and does not count.
+    num_intervals = np.maximum(count - 1, 1)
+    interval_mean = np.add.reduceat(segments.interval, segments.node_start) / num_intervals
+    interval_square = np.add.reduceat(segments.interval**2, segments.node_start) / num_intervals
+    deviation = np.sqrt(np.maximum(interval_square - interval_mean**2, 0.0))
+    repeats = count > 1
+    num_repeating = np.maximum(np.add.reduceat(repeats.astype(np.int64), nodes), 1)
+    duration_of_node = np.repeat(duration, segments.nodes_per_window)
     absolute = (
         segments.nodes_per_window,
         np.maximum.reduceat(count, nodes),
@@ -247,9 +255,9 @@ def window_features(
         np.maximum.reduceat(edges.count, edge_start),
         np.add.reduceat(sums[:, _CHANGED].sum(axis=1), nodes) / (size * PAYLOAD_BYTES),
         duration,
-        np.add.reduceat(np.sqrt(variance), nodes) / segments.nodes_per_window,
+        np.add.reduceat(np.where(repeats, deviation, 0.0), nodes) / num_repeating,
         np.add.reduceat(sums[:, _PAYLOAD].sum(axis=1), nodes) / (size * PAYLOAD_BYTES),
-        np.minimum.reduceat(interval_mean, nodes),
+        np.minimum.reduceat(np.where(repeats, interval_mean, duration_of_node), nodes),
     )
     calibrated = np.add.reduceat(node_x[:, : len(CALIBRATED_NODE_FEATURES)], nodes, axis=0)
     early = np.add.reduceat(sums[:, _EARLY], nodes)

@@ -72,7 +72,7 @@ def _build_chunk(
     starts: NDArray[np.int64],
     size: int,
 ) -> dict[str, NDArray[np.generic]]:
-    segments = _segment(code, starts, size)
+    segments = _segment(frames.timestamp, code, starts, size)
     duration = window_ends(frames.timestamp, starts, size) - frames.timestamp[starts]
     edges = _edges(frames.timestamp, segments, starts, size)
     node_x, sums = features.node_features(quantities, segments, reference, duration, size)
@@ -97,7 +97,9 @@ def window_ends(timestamp: NDArray[np.float64], starts: NDArray[np.int64], size:
     return np.maximum(ends, timestamp[starts])
 
 
-def _segment(code: NDArray[np.unsignedinteger], starts: NDArray[np.int64], size: int) -> Segments:
+def _segment(
+    timestamp: NDArray[np.float64], code: NDArray[np.unsignedinteger], starts: NDArray[np.int64], size: int
+) -> Segments:
     """Sort each window's frames by id; runs of one id are the nodes."""
     rows = starts[:, None] + np.arange(size)
     window_codes = code[rows]
@@ -109,13 +111,17 @@ def _segment(code: NDArray[np.unsignedinteger], starts: NDArray[np.int64], size:
     node_of_frame = np.empty(grouped.shape, np.int16)
     np.put_along_axis(node_of_frame, by_code, local.astype(np.int16), axis=1)
     node_start = np.flatnonzero(opens)
+    frame = (by_code + starts[:, None]).ravel()
+    interval = np.maximum(np.diff(timestamp[frame], prepend=timestamp[frame[0]]), 0.0).astype(np.float32)
+    interval[node_start] = 0.0
     return Segments(
-        frame=(by_code + starts[:, None]).ravel(),
+        frame=frame,
         node_start=node_start,
         node_count=np.diff(node_start, append=opens.size),
         node_code=grouped.ravel()[node_start],
         node_of_frame=node_of_frame,
         nodes_per_window=local[:, -1].astype(np.int64) + 1,
+        interval=interval,
     )
 
 

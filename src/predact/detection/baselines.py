@@ -5,6 +5,7 @@ Shapes: G windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -68,7 +69,9 @@ def fit_baselines(
     prior = Prior.of_captures(train.u[:, absolute], train, reference_s=reference_s)
 
     def relative(graphs: PackedGraphs) -> NDArray[np.float32]:
-        return _array(calibrate(graphs.u[:, absolute], graphs, prior, reference_s=reference_s))
+        # Trees split between training values: in units of each capture's own spread they do not transfer (measured).
+        values = graphs.u[:, absolute]
+        return _array(calibrate(values, graphs, prior, reference_s=reference_s, prior_windows=math.inf))
 
     def raw(graphs: PackedGraphs) -> NDArray[np.float32]:
         return _array(graphs.u[:, absolute])

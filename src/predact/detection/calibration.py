@@ -49,12 +49,17 @@ class Prior:
         return (values - self.centre) / _positive(self.deviation)
 
 
-def calibrate(values: Tensor, graphs: PackedGraphs, prior: Prior, *, reference_s: float) -> Tensor:
+def calibrate(
+    values: Tensor, graphs: PackedGraphs, prior: Prior, *, reference_s: float, prior_windows: float = PRIOR_WINDOWS
+) -> Tensor:
     """Return `values`, (G, W), as robust z of the start of their own capture.
 
     The centre is the median of the windows that end within `reference_s`, assumed benign. The scale is their median
     absolute deviation, shrunk toward the fleet's, because a value that happens to stand still for five seconds is not
     constant. Labels are not read.
+
+    Args:
+        prior_windows: how many windows the fleet's spread counts for; infinity takes it alone.
     """
     calibrated = torch.empty_like(values)
     for capture, reference in enumerate(_references(graphs, reference_s)):
@@ -63,7 +68,7 @@ def calibrate(values: Tensor, graphs: PackedGraphs, prior: Prior, *, reference_s
         if len(own) < MIN_REFERENCE_WINDOWS:
             calibrated[rows] = prior.z(values[rows])
             continue
-        weight = len(own) / (len(own) + PRIOR_WINDOWS)
+        weight = len(own) / (len(own) + prior_windows)
         scale = (weight * _deviation(own).square() + (1 - weight) * prior.deviation.square()).sqrt()
         calibrated[rows] = (values[rows] - own.median(dim=0).values) / _positive(scale)
     return calibrated

@@ -39,6 +39,7 @@ class FusionConfig:
         miss_cost: Of an attack window let through; `correctness` does not read it.
         false_alarm_cost: Of a benign window flagged; likewise.
         indifference: Predicted rewards this close are one; the weight nearest to the best fixed one is then taken.
+        min_support: Training windows with both scores alike (in tenths) below which the best fixed weight is taken.
         state_features: Import paths of functions WindowScores -> (W, k), observed beside the built-in ones.
         num_envs: N cursors that walk the training windows side by side.
         num_folds: Parts of the training windows, each scored by detectors trained on the others.
@@ -50,6 +51,7 @@ class FusionConfig:
     miss_cost: float = 1.0
     false_alarm_cost: float = 1.0
     indifference: float = 0.01
+    min_support: int = 20
     state_features: tuple[str, ...] = ()
     num_envs: int = 256
     num_folds: int = 2
@@ -64,6 +66,8 @@ class FusionConfig:
             raise ValueError(f"{costs} must be positive: a mistake that costs nothing is made every time")
         if self.indifference < 0:
             raise ValueError(f"indifference={self.indifference} must not be negative; 0 follows every difference")
+        if self.min_support < 0:
+            raise ValueError(f"min_support={self.min_support} must not be negative; 0 trusts the agent everywhere")
         check_reward_name(self.reward)
         if self.num_envs < 1:
             raise ValueError(f"num_envs={self.num_envs} must be at least 1")

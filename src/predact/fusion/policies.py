@@ -17,7 +17,7 @@ from predact.fusion.bandit import BanditConfig, LinUCB
 from predact.fusion.environment import Observer, possible_outcomes
 from predact.fusion.rewards import reward_table
 from predact.fusion.stacking import LogisticStacking, MLPConfig, MLPStacking
-from predact.fusion.weighting import DQNPolicy, FixedAlpha
+from predact.fusion.weighting import DQNPolicy, FixedAlpha, count_windows
 from predact.runtime.errors import PredactError
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "POLICIES",
     "WeightingPolicy",
     "alpha_grid",
+    "count_windows",
     "load_policy",
     "validation_metrics",
 ]

@@ -34,6 +34,7 @@ from predact.fusion.policies import (
     MLPConfig,
     MLPStacking,
     alpha_grid,
+    count_windows,
     validation_metrics,
 )
 from predact.rl.dqn import DQNConfig, QNetwork
@@ -131,11 +132,11 @@ def train_agent(
     """Train the DQN on out-of-fold predictions and return the policy of its best epoch on validation."""
     train, val = predictions.splits[TRAIN], predictions.splits[VAL]
     observer, fixed = Observer.fit(train, fusion), FixedAlpha.fit(val, fusion)
-    device = choose_device(trainer.accelerator)
+    seen, device = count_windows(train.scores), choose_device(trainer.accelerator)
     environment = FusionEnvironment(train, config=fusion, observer=observer, threshold=fixed.threshold, device=device)
 
     def policy_of(network: QNetwork) -> DQNPolicy:
-        return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed)
+        return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed, seen=seen)
 
     def on_validation(network: QNetwork) -> dict[str, float]:
         return validation_metrics(policy_of(network), val)

@@ -19,6 +19,8 @@ from predact.rl.dqn import DQNConfig, QNetwork
 
 # A score of exactly 0 or 1 on the wrong side would otherwise outweigh every other window.
 SURE = 1e-6
+NUM_CELLS = 10
+"""Cells of each detector's score in which training windows are counted."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,15 +94,30 @@ def best_weight(value: Tensor, *, fallback: float, indifference: float) -> Tenso
     return weights[distance.argmin(1)]
 
 
+def count_windows(scores: Tensor) -> Tensor:
+    """Return (B, B) how many windows fall into each cell of equal gat (rows) and vgae (columns) scores; (W, 2) in."""
+    cell = _cell(scores)
+    return torch.bincount(cell[:, 0] * NUM_CELLS + cell[:, 1], minlength=NUM_CELLS**2).reshape(NUM_CELLS, NUM_CELLS)
+
+
+def _cell(scores: Tensor) -> Tensor:
+    return (scores * NUM_CELLS).long().clamp(0, NUM_CELLS - 1)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DQNPolicy:
-    """The weight that a Q-network expects the most of.
+    """The weight that a Q-network expects the most of, where it has seen enough; else the best fixed weight.
+
+    A network answers everywhere, also where both scores lie as they never did in training, as on a vehicle that makes
+    one detector drift; there its values are chance. Deviating from a known policy only where data support it is safe
+    policy improvement with baseline bootstrapping (Laroche et al., 2019, https://arxiv.org/abs/1712.06924).
 
     Args:
         network: Put into evaluation mode.
         agent: The config that `network` was built from.
         observer: What the network was trained to see.
-        fixed: Where the network is indifferent, and whose threshold it was trained against.
+        fixed: Where the network is indifferent or has not seen enough, and whose threshold it was trained against.
+        seen: (B, B) training windows by cell of scores, see `count_windows`.
     """
 
     name: ClassVar[str] = "fusion_dqn"
@@ -108,6 +125,7 @@ class DQNPolicy:
     agent: DQNConfig
     observer: Observer
     fixed: FixedAlpha
+    seen: Tensor
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -122,7 +140,10 @@ class DQNPolicy:
         """Return (W,) the weight of each window."""
         device = next(self.network.parameters()).device
         value = self.network(self.observer(windows).to(device)).cpu()
-        return best_weight(value, fallback=self.fixed.alpha, indifference=self.observer.config.indifference)
+        learned = best_weight(value, fallback=self.fixed.alpha, indifference=self.observer.config.indifference)
+        cell = _cell(windows.scores)
+        is_supported = self.seen[cell[:, 0], cell[:, 1]] >= self.observer.config.min_support
+        return torch.where(is_supported, learned, self.fixed.weight(windows))
 
     def fuse(self, windows: WindowScores) -> Tensor:
         """Return (W,) fused scores."""
@@ -135,7 +156,7 @@ class DQNPolicy:
     def state_dict(self) -> dict[str, Tensor]:
         """Return what was learned."""
         network = {f"network.{name}": value.detach().cpu() for name, value in self.network.state_dict().items()}
-        return network | self.observer.state_dict() | self.fixed.state_dict()
+        return network | self.observer.state_dict() | self.fixed.state_dict() | {"seen": self.seen}
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
@@ -144,4 +165,5 @@ class DQNPolicy:
         observer = Observer.load(settings, state)
         network = QNetwork(agent, observation_dim=len(observer.mean), num_actions=observer.config.num_actions)
         network.load_state_dict(part_of(state, "network."))
-        return cls(network=network, agent=agent, observer=observer, fixed=FixedAlpha.load(settings, state))
+        fixed = FixedAlpha.load(settings, state)
+        return cls(network=network, agent=agent, observer=observer, fixed=fixed, seen=state["seen"])

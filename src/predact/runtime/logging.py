@@ -37,7 +37,6 @@ EXPECTED_WARNINGS = (
     ".*Experiment logs directory .* exists and is not empty.*",  # config.yaml is written before training starts
     ".*number of training batches .* is smaller than the logging interval.*",  # small data is no fault
     ".*`torch.jit.script` is (deprecated|not supported).*",  # torch-geometric on import
-    ".*is already being monitored by another ModelCheckpoint.*",
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # lightning 2.6 with torch 2.13
     ".*GPU available but not used.*",  # accelerator=cpu was asked for
 )
