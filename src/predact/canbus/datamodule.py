@@ -130,7 +130,7 @@ def _files(config: CanDataConfig, cache_dir: Path) -> DatasetFiles:
         return find_captures(config.name, data_root(config.root))
     scale, seed = config.simulation_scale, config.simulation_seed
     root = cache_dir / "simulated" / f"seed_{seed}-scale_{scale:g}"
-    with locked(root / config.name), progress(f"simulating {config.name}") as report:
+    with progress(f"simulating {config.name}") as report:
         simulate_dataset(
             config.name, root, seed=seed, scale=scale, on_progress=lambda name, done, total: report(done, total, name)
         )

@@ -35,12 +35,12 @@ class GATConfig:
 
     calibrated: bool = True
     num_layers: int = 2
-    head_width: int = 16
+    head_width: int = 18
     num_heads: int = 4
-    readout_width: int = 64
+    readout_width: int = 80
     dropout: float = 0.0
     id_embedding_dim: int = 0
-    epochs: int = 10
+    epochs: int = 15
     batch_size: int = 128
     learning_rate: float = 5e-3
     weight_decay: float = 0.1
