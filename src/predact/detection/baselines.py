@@ -24,6 +24,7 @@ from predact.detection.calibration import Prior, calibrate
 
 MIN_EARLY_FRAMES = 3
 BOOSTING_ITERATIONS = 200
+LOGISTIC_ITERATIONS = 5000
 UNCALIBRATED = "_uncalibrated"
 
 NAIVE_ROWS = ("all_positive", "unseen_id", "early_rule")
@@ -85,16 +86,16 @@ def fit_baselines(
         model = HistGradientBoostingClassifier(max_iter=BOOSTING_ITERATIONS, random_state=seed)
         return _fitted(model, features, train, train_index, label)
 
-    def logistic(features: Features) -> Scorer:
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        return _fitted(model, features, train, train_index, label)
+    # Sums of calibrated features share a unit, and their spread on benign traffic is next to nothing: they stay raw.
+    on_sums = LogisticRegression(max_iter=LOGISTIC_ITERATIONS)
+    on_absolute = make_pipeline(StandardScaler(), LogisticRegression(max_iter=LOGISTIC_ITERATIONS))
 
     return {
         "all_positive": (all_positive, 0.5),
         "unseen_id": (lambda graphs: unseen_id_rule(graphs, vocabulary=vocabulary), 0.5),
         "early_rule": (early_rule, 0.5),
-        "logistic": (logistic(summed), None),
-        f"logistic{UNCALIBRATED}": (logistic(raw), None),
+        "logistic": (_fitted(on_sums, summed, train, train_index, label), None),
+        f"logistic{UNCALIBRATED}": (_fitted(on_absolute, raw, train, train_index, label), None),
         "gradient_boosting": (boosting(relative), None),
         f"gradient_boosting{UNCALIBRATED}": (boosting(raw), None),
     }

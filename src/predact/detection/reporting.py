@@ -6,7 +6,7 @@ Shapes: W windows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -195,6 +195,8 @@ def _subset_section(content: DetectionReport, subset: str) -> Section:
 def _timelines(content: DetectionReport, subset: str, windows: WindowScores) -> list[Block]:
     evaluation, name = content.evaluation, content.headline
     fused, threshold = evaluation.scores[subset][name].numpy(), evaluation.thresholds[name]
+    # The section names the subset.
+    windows = replace(windows, capture_names=tuple(name.rpartition("/")[2] for name in windows.capture_names))
     shown_captures = windows.capture_names[:MAX_TIMELINES]
     pictures = tuple(
         Picture(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from predact.runtime.artifacts import read_json
 from predact.runtime.errors import PredactError
 from predact.runtime.paths import SIMULATED_SUFFIX
+from predact.runtime.tables import ResultTable, overview_table
 
 # The packages that decide numbers.
 VERSIONED_PACKAGES = ("predact", "torch", "lightning", "torch-geometric", "numpy", "scikit-learn")
@@ -59,11 +60,29 @@ class ResultsFile(BaseModel):
 
 @dataclass(frozen=True)
 class Results:
-    """What a task returns: the score that a sweep ranks by (higher is better), and the content of `results.json`."""
+    """What a task returns.
+
+    Args:
+        score: what a sweep ranks by; higher is better.
+        data: the content of `results.json`.
+        tables: what a reader looks at first; the command line shows them.
+    """
 
     score: float
     data: dict[str, Any]
     folder: Path
+    tables: tuple[ResultTable, ...] = ()
+
+
+def overview(data: dict[str, Any]) -> ResultTable:
+    """Return the table of a run's main metric on every subset: the score's own, else the first its headline has."""
+    headline, metrics = data["headline"], data["metrics"]
+    own = next(models[headline] for models in metrics.values() if headline in models)
+    metric = data["score_name"].rpartition("/")[2]
+    if metric not in own:
+        metric = next(iter(own), metric)
+    title = f"{metric} by subset, {data['preset']} on {data['dataset']}, seed {data['seed']}"
+    return overview_table(metrics, metric=metric, title=title, headline=headline)
 
 
 def check_results(data: Any, *, source: str = "results.json") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from predact.runtime.devices import describe_device, process_rank
 from predact.runtime.errors import PredactError
 from predact.runtime.logging import log_to
 from predact.runtime.paths import labelled, make_version_folder, shown
-from predact.runtime.results import Metrics, Results, check_results, package_versions, plain_metrics
+from predact.runtime.results import Metrics, Results, check_results, overview, package_versions, plain_metrics
+from predact.runtime.tables import ResultTable
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Run:
         score_name: str,
         device: torch.device,
         artifacts: Mapping[str, Path] | None = None,
+        tables: Sequence[ResultTable] = (),
     ) -> Results:
         """Check and write `results.json`, and return it.
 
@@ -124,6 +126,7 @@ class Run:
             headline: the row of `metrics` that is the run's result.
             score: what a sweep ranks by; higher is better, and never from a test subset.
             artifacts: what the run wrote, by name.
+            tables: what the command line shows at the end; by default the main metric on every subset.
         """
         durations_s = {part: round(seconds, 3) for part, seconds in self.durations_s.items()}
         data = check_results(
@@ -144,7 +147,7 @@ class Run:
         )
         if process_rank() == 0:
             write_json(self.folder / "results.json", data)
-        return Results(score, data, self.folder)
+        return Results(score, data, self.folder, tuple(tables) or (overview(data),))
 
 
 def open_run(config: RunConfig, *, simulated: bool, resolved_config: Mapping[str, Any], seed: int) -> Run:
