@@ -18,7 +18,7 @@ from scipy import sparse
 from predact.canbus.frames import PAYLOAD_BYTES, Frames
 from predact.canbus.timing import IdOrder, TimingReference
 
-FEATURE_VERSION: Final = 2
+FEATURE_VERSION: Final = 3
 """Part of every cache key: raise it with any change to what a feature means."""
 
 _BYTES = range(PAYLOAD_BYTES)

@@ -9,11 +9,15 @@ Shapes: n frames, U distinct ids.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predact.canbus.frames import Frames
+
+FASTEST_PERIOD_S: Final = 0.003
+"""Schedules of cars start at 5 ms; the fastest ids of the public captures come every 9 ms, their floods every .7 ms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +75,8 @@ class TimingReference:
 
     Args:
         ids: (U,) uint32, ascending.
-        rate_hz: (U,) frames a second over the reference stretch.
-        period_s: (U,) median interval; NaN where the stretch holds fewer than two frames of the id.
+        rate_hz: (U,) frames a second over the reference stretch; 0 for an id that it does not know.
+        period_s: (U,) median interval; the stretch itself where it holds fewer than two frames of the id.
     """
 
     ids: NDArray[np.uint32]
@@ -83,7 +87,11 @@ class TimingReference:
     def fit(
         cls, frames: Frames, groups: IdOrder, interval: NDArray[np.float64], *, reference_s: float
     ) -> TimingReference:
-        """Learn from the first `reference_s` seconds of `frames`, assumed benign; no label is read."""
+        """Learn from the first `reference_s` seconds of `frames`, assumed benign; no label is read.
+
+        An id that comes faster than `FASTEST_PERIOD_S` is not believed: it is left unknown, so that a flood that runs
+        from the start does not become what is usual.
+        """
         in_reference = frames.timestamp - frames.timestamp[0] < reference_s
         # A clock that steps back later must not put late frames into the reference.
         in_reference[np.argmin(in_reference) if not in_reference.all() else len(frames) :] = False
@@ -91,11 +99,12 @@ class TimingReference:
         count = np.bincount(groups.code[in_reference], minlength=len(groups.ids))
         kept = in_reference[groups.order]
         period = _grouped_median(interval[groups.order][kept], groups.code[groups.order][kept], len(groups.ids))
+        is_flood = period < FASTEST_PERIOD_S
         return cls(
             ids=groups.ids,
-            rate_hz=count / stretch_s,
+            rate_hz=np.where(is_flood, 0.0, count / stretch_s),
             # An id that shows itself once is slow: its period is about as long as the stretch.
-            period_s=np.where(np.isnan(period), reference_s, period),
+            period_s=np.where(np.isnan(period) | is_flood, reference_s, period),
         )
 
 
