@@ -16,8 +16,11 @@ from predact.runtime.errors import PredactError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from predact.runtime.results import Results
+
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130
+PIPE_WIDTH = 160
 
 
 def main(zen_cfg: DictConfig) -> float:
@@ -27,10 +30,12 @@ def main(zen_cfg: DictConfig) -> float:
     if in_sweep():
         return run_job(zen_cfg, run)
     try:
-        return run(zen_cfg).score
+        results = run(zen_cfg)
     except PredactError as error:
         # Passes through Hydra, which would put a line of its own before the error's.
         raise SystemExit(1) from error
+    _show(results)
+    return results.score
 
 
 def cli(arguments: list[str]) -> int:
@@ -85,6 +90,25 @@ def _hydra_reads(arguments: list[str]) -> Iterator[None]:
             del os.environ[TRACEBACK_VARIABLE]
         else:
             os.environ[TRACEBACK_VARIABLE] = variable
+
+
+def _show(results: Results) -> None:
+    """Print the run's tables, its score and where everything lies."""
+    from rich.console import Console
+
+    from predact.runtime.devices import process_rank
+    from predact.runtime.paths import shown
+    from predact.runtime.tables import to_rich
+
+    if process_rank() != 0:
+        return
+    # A pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for table in results.tables:
+        console.print(to_rich(table))
+    for name, path in ({"run": shown(results.folder)} | results.data["artifacts"]).items():
+        console.print(f"{name:<14} {path}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{results.data['score_name']:<14} {results.score:.5g}", highlight=False)
 
 
 def _report(error: BaseException, *, wants_traceback: bool) -> int:

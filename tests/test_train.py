@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from configs import load_preset, run
 from configs.command_line import hydra_arguments, split_arguments
 from configs.preset import PRESETS
+from predact.canbus.datasets import DATASETS
 from predact.runtime.errors import PredactError
 from predact.runtime.results import read_results
 from tests.runtime.test_trainer import file_size_limit
@@ -271,3 +272,31 @@ def test_the_pages_shortcuts_are_the_presets() -> None:
     assert rows == dict(PRESETS["gat_demo"].shortcuts)
     rows = dict(re.findall(r"^\| `--([\w-]+) ?\w*` \| [^|]* \| `([\w.]+)\S*` \|", page, re.MULTILINE))
     assert rows == dict(PRESETS["fusion_demo"].shortcuts)
+
+
+# The tasks
+
+
+@pytest.mark.parametrize(
+    ("preset", "headline"), [("gat_demo", "gat"), ("vgae_demo", "vgae"), ("fusion_demo", "fusion_dqn")]
+)
+def test_each_task_runs_at_its_smallest_size(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    preset: str,
+    headline: str,
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    code, out, err = ask(capsys, "--preset", preset, "--quick", f"run.cache_dir={cache}")
+    assert code == 0, err
+    assert "SIMULATED" in err.splitlines()[0]
+    data = read_results(tmp_path / "logs" / f"{preset}-simulated" / "version_0" / "results.json")
+    assert tuple(data["metrics"]) == DATASETS["demo"].test_subsets
+    assert data["headline"] == headline and f"{headline} · headline" in out
+    assert {"all_positive", "gradient_boosting", "early_rule"} <= set(
+        data["metrics"]["test_01_known_vehicle_known_attack"]
+    )
+    assert data["artifacts"] and all(Path(path).exists() for path in data["artifacts"].values())
+    saved = [path.name for path in (tmp_path / "saved_models").iterdir() if not path.name.startswith(".")]
+    assert saved and all("-simulated" in name for name in saved)

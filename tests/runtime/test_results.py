@@ -12,7 +12,7 @@ import pytest
 
 from predact.runtime.artifacts import write_json
 from predact.runtime.errors import PredactError
-from predact.runtime.results import ResultsFile, check_results, package_versions, plain_metrics, read_results
+from predact.runtime.results import ResultsFile, check_results, overview, package_versions, plain_metrics, read_results
 
 PAGE = Path(__file__).parents[2] / "docs" / "results_schema.md"
 
@@ -71,6 +71,15 @@ def test_what_breaks_the_schema_is_refused_by_place(data: dict[str, Any], change
     with pytest.raises(PredactError) as caught:
         check_results(data | change)
     assert message in str(caught.value)
+
+
+def test_the_overview_shows_the_scores_metric_and_marks_the_headline(data: dict[str, Any]) -> None:
+    table = overview(data)
+    assert table.columns == tuple(data["metrics"])
+    assert [row.name for row in table.rows if row.role == "headline"] == ["fusion_dqn"]
+    (row,) = (row for row in table.rows if row.name == "fusion_dqn")
+    assert [cell.text for cell in row.cells] == ["0.9970", "–"]
+    assert overview(data | {"score_name": "-val/loss"}).title.startswith("f1 by subset, fusion_demo on demo-simulated")
 
 
 def test_an_undefined_metric_becomes_null_and_nothing_else_changes() -> None:

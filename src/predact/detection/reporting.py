@@ -88,6 +88,7 @@ def finish_run(content: DetectionReport) -> Results:
         score_name=score_name,
         device=content.device,
         artifacts={**content.artifacts, "report": page},
+        tables=[summary_table(content.evaluation, headline=content.headline, label=content.dataset.label)],
     )
 
 

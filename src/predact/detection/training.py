@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from predact.runtime.devices import choose_device
 from predact.runtime.errors import PredactError
 from predact.runtime.paths import shown, trained_part_path
 from predact.runtime.results import Results
-from predact.runtime.runs import RunConfig, open_run
+from predact.runtime.runs import RunConfig, open_run, plain_config
 from predact.runtime.seeding import derived_seed, seed_everything
 from predact.runtime.trainer import TrainerConfig, build_trainer, resume_path, start_point
 
@@ -141,16 +142,28 @@ def cached_detector(task: FitTask, trainer: TrainerConfig, *, cache_dir: Path) -
 
 
 def fit_detector(
-    task: FitTask, trainer: TrainerConfig, *, checkpoint_dir: Path, run_dir: Path | None, resume: bool
+    task: FitTask,
+    trainer: TrainerConfig,
+    *,
+    checkpoint_dir: Path,
+    run_dir: Path | None,
+    resume: bool,
+    run_config: Mapping[str, Any] | None = None,
 ) -> Detector:
-    """Train one detector and return its best epoch by validation loss, on the CPU."""
+    """Train one detector and return its best epoch by validation loss, on the CPU.
+
+    Args:
+        run_config: plain configs by name that a checkpoint must agree with to be resumed; None compares the task's key.
+    """
     seed_everything(derived_seed(task.seed, task.kind, task.part))
     detector = Detector(task.kind, task.config, reference_s=task.reference_s, id_vocabulary=_vocabulary(task))
     graphs = detector.columns_of(task.graphs)
     split = _benign(graphs, task.split) if task.kind == "vgae" else task.split
     detector.fit_scaling(graphs.subset(split.train))
     module = DetectorModule(detector)
-    stamp = {"key": task.key}
+    # The learning rate's schedule is as long as the training: a resume with another number of epochs is refused.
+    epochs = trainer.max_epochs or task.config.epochs
+    stamp = {"seed": task.seed, "model": asdict(task.config), "epochs": epochs, "key": task.key}
     fitting = build_trainer(
         trainer,
         max_epochs=task.config.epochs,
@@ -228,10 +241,19 @@ def _train_detector(
     with run.timed("training"):
         if not resume:
             start_point(run.checkpoint_dir, resume=False)
-        detector = fit_detector(task, trainer, checkpoint_dir=run.checkpoint_dir, run_dir=run.folder, resume=resume)
+        detector = fit_detector(
+            task,
+            trainer,
+            checkpoint_dir=run.checkpoint_dir,
+            run_dir=run.folder,
+            resume=resume,
+            run_config=plain_config(**configs, seed=seed),
+        )
     headline = run_config.preset.removesuffix(f"_{data.name}")
     with run.timed("evaluation"):
-        rows = baseline_rows(dataset, split, reference_s=data.window.reference_s, seed=seed)
+        rows = (
+            baseline_rows(dataset, split, reference_s=data.window.reference_s, seed=seed) if run_config.evaluate else {}
+        )
         rows[headline] = detector_row(detector, dataset, split.val)
         evaluation = evaluate(rows, dataset.train.subset(split.val), dataset.test)
     path = run.model_path()
@@ -258,7 +280,7 @@ def _train_detector(
             dataset=dataset,
             evaluation=evaluation,
             headline=headline,
-            curves=["logistic", "gradient_boosting", headline],
+            curves=[row for row in ("logistic", "gradient_boosting", headline) if row in rows],
             compared=["early_rule", "logistic", "gradient_boosting"],
             reference_s=data.window.reference_s,
             score=("val/f1", 0.0 if f1 is None else f1),
