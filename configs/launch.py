@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from predact.runtime.results import Results
 
-# In the order of the command line's stack: every module that names configs.
-CONFIG_MODULES = ("data", "model", "agent", "fusion", "trainer", "run", "preset", "root", "run_dirs")
+# Every module that names configs. None is called `run`: a submodule replaces what the package exports under its name.
+CONFIG_MODULES = ("data", "model", "agent", "fusion", "trainer", "runs", "preset", "root", "run_dirs")
 ROOT_KEYS = ("task", "seed", "resume")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from predact.detection.prediction_cache import WindowScores
 from predact.fusion.environment import FusionEnvironment, Observer
-from predact.fusion.weighting import DQNPolicy, FixedAlpha
+from predact.fusion.weighting import DQNPolicy, FixedAlpha, count_windows
 from predact.rl.dqn import DQNConfig, QNetwork
 from predact.rl.learner import DQNLearner
 
@@ -116,4 +116,5 @@ def train_dqn(train, val, config, *, seed, epochs=15):
     optimizer = torch.optim.Adam(network.parameters(), lr=agent.learning_rate, fused=True)
     for _ in range(epochs * environment.steps_per_epoch):
         learner.rollout(optimizer)
-    return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed)
+    seen = count_windows(train.scores)
+    return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed, seen=seen)

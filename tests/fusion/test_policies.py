@@ -22,6 +22,7 @@ from predact.fusion.policies import (
     validation_metrics,
 )
 from predact.fusion.rewards import reward_table
+from predact.fusion.weighting import NUM_CELLS
 from predact.rl.dqn import DQNConfig, QNetwork
 from predact.runtime.checkpoints import load_model, save_model
 from predact.runtime.errors import PredactError
@@ -127,7 +128,8 @@ def dqn_that_values(value_of_observation):
     network = QNetwork(agent, observation_dim=9, num_actions=2)
     network.load_state_dict({"head.weight": torch.tensor(value_of_observation), "head.bias": torch.zeros(2)})
     fixed = FixedAlpha(alpha=0.0, threshold=0.5)
-    return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed)
+    everywhere = torch.full((NUM_CELLS, NUM_CELLS), config.min_support)
+    return DQNPolicy(network=network, agent=agent, observer=observer, fixed=fixed, seen=everywhere)
 
 
 def test_the_grid_has_vgae_in_rows_and_gat_in_columns():

@@ -37,7 +37,7 @@ class WindowConfig:
             raise ValueError(f"window.size={self.size} must lie between 2 and 32767 frames")
         if not self.stride >= 1:
             raise ValueError(f"window.stride={self.stride} must be at least 1 frame")
-        if self.reference_s <= 0:
+        if not 0 < self.reference_s < float("inf"):
             raise ValueError(f"window.reference_s={self.reference_s} must be positive")
 
 

@@ -95,7 +95,8 @@ class TimingReference:
         in_reference = frames.timestamp - frames.timestamp[0] < reference_s
         # A clock that steps back later must not put late frames into the reference.
         in_reference[np.argmin(in_reference) if not in_reference.all() else len(frames) :] = False
-        stretch_s = min(reference_s, max(frames.duration_s, 1e-3))
+        # The last frame is not the latest where the clock stepped back.
+        stretch_s = min(reference_s, max(float(frames.timestamp.max() - frames.timestamp[0]), 1e-3))
         count = np.bincount(groups.code[in_reference], minlength=len(groups.ids))
         kept = in_reference[groups.order]
         period = _grouped_median(interval[groups.order][kept], groups.code[groups.order][kept], len(groups.ids))

@@ -77,8 +77,12 @@ def calibrate(
 def _references(graphs: PackedGraphs, reference_s: float) -> list[Tensor]:
     """Return the positions of the windows of each capture's first seconds; at least its first window."""
     in_reference = (graphs.end_s <= reference_s) & (graphs.start_s < reference_s) | (graphs.window == 0)
-    captures = range(len(graphs.capture_names))
-    return [torch.nonzero(in_reference & (graphs.capture == capture)).squeeze(1) for capture in captures]
+    starts = []
+    for capture in range(len(graphs.capture_names)):
+        rows = torch.nonzero(graphs.capture == capture).squeeze(1)
+        # A clock that steps back later must not put late windows into the reference.
+        starts.append(rows[in_reference[rows].cumprod(0).bool()])
+    return starts
 
 
 def _deviation(rows: Tensor) -> Tensor:

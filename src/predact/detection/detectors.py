@@ -100,16 +100,16 @@ class Detector:
         return graphs.select(node_features=self.node_features, window_features=self.window_features)
 
     def fit_scaling(self, graphs: PackedGraphs) -> None:
-        """Standardise by the training graphs (columns already selected); calibrated node features stay as they are.
+        """Standardise absolute features by the training graphs (columns already selected).
 
-        Those are ratios and counts with a meaning of their own, nearly constant on benign traffic: dividing by that
-        spread would let one early frame drown everything else.
+        Calibrated features stay as they are: ratios and counts with a meaning of their own, nearly constant on benign
+        traffic, where dividing by that spread would let one early frame drown everything else.
         """
-        network = self.network
-        if not self.config.calibrated:
-            network.node_scaling.fit(graphs.x)  # type: ignore[operator, union-attr]
-        if isinstance(network, GAT):
-            network.window_scaling.fit(graphs.u)
+        if self.config.calibrated:
+            return
+        self.network.node_scaling.fit(graphs.x)  # type: ignore[operator, union-attr]
+        if isinstance(self.network, GAT):
+            self.network.window_scaling.fit(graphs.u)
 
     def fit_error_scale(self, selected: PackedGraphs, benign: Tensor) -> None:
         """Learn what a VGAE's errors are like on the benign validation windows at `benign`, (n,) int64.
@@ -186,7 +186,7 @@ class Detector:
         try:
             reference_s = float(fields.pop("reference_s"))
             typed = GATConfig(**fields) if kind == "gat" else VGAEConfig(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise PredactError(f"{source} was written by another version ({error}); train it again") from error
         detector = cls(kind, typed, reference_s=reference_s, id_vocabulary=state.get("id_vocabulary"))
         weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}

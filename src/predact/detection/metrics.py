@@ -32,10 +32,12 @@ def decide(score: Any, threshold: float) -> Any:
 
 
 def choose_threshold(score: ArrayLike, label: ArrayLike) -> float:
-    """Return the threshold of highest F1 on validation, as far from the scores that decide it as the data allow.
+    """Return a threshold of highest F1 on validation within what chance explains, and of those the nearest to .5.
 
-    F1 is constant between neighbouring scores, and often equal on several such stretches. Where one of the best holds
-    .5, the threshold is .5; else the middle of the best stretch that is nearest to .5.
+    F1 is constant between neighbouring scores, and over many such stretches differs by a window or two, which is chance
+    and moves on the next capture. By the one-standard-error rule (Breiman et al. 1984, section 3.4.3) every stretch
+    counts as best whose F1 is within one standard error of the highest. Where one of them holds .5, the threshold is
+    .5; else the middle of the one that is nearest to .5.
 
     Args:
         score: (W,) any range, finite.
@@ -51,7 +53,7 @@ def choose_threshold(score: ArrayLike, label: ArrayLike) -> float:
                 f"none of the {len(attacks)} validation windows is {name}; a threshold needs both: use more captures"
             )
     low, high, f1 = _f1_stretches(scores, attacks)
-    best = f1 == f1.max()
+    best = f1 >= f1.max() - f1_standard_error(float(f1.max()), int(attacks.sum()))
     low, high = low[best], high[best]
     if np.any((low <= NEUTRAL_THRESHOLD) & (high > NEUTRAL_THRESHOLD)):
         return NEUTRAL_THRESHOLD
@@ -127,6 +129,11 @@ def _f1_stretches(
     bottom = 0.0 if distinct[0] > 0 else distinct[0] - 1.0
     top = max(1.0, distinct[-1])
     return np.concatenate([[bottom], distinct]), np.concatenate([distinct, [top]]), f1
+
+
+def f1_standard_error(f1: float, num_attacks: int) -> float:
+    """Return the standard error of F1, as that of a share of the attack windows; none at an F1 of 1."""
+    return math.sqrt(max(f1 * (1 - f1), 0.0) / num_attacks)
 
 
 def _recall_at(scores: NDArray[np.float64], attacks: NDArray[np.bool_], benign_per_false_alarm: int) -> float:

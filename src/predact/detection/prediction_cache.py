@@ -143,7 +143,8 @@ def _load(path: Path) -> PredictionCache | None:
             raise PredactError("content and manifest differ")
         with safe_open(path, framework="pt") as file:
             splits = {}
-            for split, names in manifest["names"].items():
+            # The file's own names are under its hash; those of the manifest are for people.
+            for split, names in json.loads(file.metadata()["names"]).items():
                 content: dict[str, Any] = {name: tuple(values) for name, values in names.items()}
                 splits[split] = WindowScores(**content, **{t: file.get_tensor(f"{split}/{t}") for t in _TENSORS})
     except (PredactError, SafetensorError, KeyError, TypeError) as error:

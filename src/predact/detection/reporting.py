@@ -152,7 +152,7 @@ def detection_report(content: DetectionReport) -> Report:
             overview,
             *content.extra,
             *(_subset_section(content, subset) for subset in evaluation.metrics),
-            Section("Training", (Gallery((_training_picture(content.run.folder / "metrics.csv"),)),)),
+            Section("Training", (_training_block(content.run.folder / "metrics.csv"),)),
             Section("What was run", (Facts(_facts(content)), Notes((content.dataset.summary, *content.dataset.notes)))),
         ),
         warning=simulated_warning(label.removesuffix(SIMULATED_SUFFIX)) if content.dataset.simulated else "",
@@ -211,5 +211,7 @@ def _timelines(content: DetectionReport, subset: str, windows: WindowScores) -> 
     return [Gallery(pictures), *more]
 
 
-def _training_picture(metrics_csv: Path) -> Picture:
-    return Picture(image=to_svg(training_curves_figure(metrics_csv)), alt="training curves")
+def _training_block(metrics_csv: Path) -> Block:
+    if not metrics_csv.exists():
+        return Paragraph("Nothing was trained in this run: it went on from a training that was complete.")
+    return Gallery((Picture(image=to_svg(training_curves_figure(metrics_csv)), alt="training curves"),))

@@ -7,6 +7,7 @@ finds it there.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -48,16 +49,17 @@ from predact.runtime.trainer import TrainerConfig, build_trainer, resume_path, s
 log = logging.getLogger(__name__)
 
 MONITOR = "val/loss"
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Part of a trained detector's hash: raise it when training itself changes."""
 
 
 class DetectorModule(L.LightningModule):
-    """Wires a detector's network to its loss."""
+    """Wires a detector's network to its loss; `num_steps` is how long the learning rate's schedule is."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, num_steps: int) -> None:
         super().__init__()
         self.detector = detector
+        self.num_steps = num_steps
         self.network = detector.network
         self.f1 = BinaryF1Score()
         self.auroc = BinaryAUROC()
@@ -84,8 +86,8 @@ class DetectorModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         config = self.detector.config
         optimizer = AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=max(steps, 2))
+        # Lightning's estimate would make the first epoch's iterator before a resumed run has its random state back.
+        scheduler = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=max(self.num_steps, 2))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -153,17 +155,16 @@ def fit_detector(
     """Train one detector and return its best epoch by validation loss, on the CPU.
 
     Args:
-        run_config: plain configs by name that a checkpoint must agree with to be resumed; None compares the task's key.
+        run_config: plain configs by name that a checkpoint must agree with to be resumed, beside the task's key.
     """
     seed_everything(derived_seed(task.seed, task.kind, task.part))
     detector = Detector(task.kind, task.config, reference_s=task.reference_s, id_vocabulary=_vocabulary(task))
     graphs = detector.columns_of(task.graphs)
     split = _benign(graphs, task.split) if task.kind == "vgae" else task.split
     detector.fit_scaling(graphs.subset(split.train))
-    module = DetectorModule(detector)
     # The learning rate's schedule is as long as the training: a resume with another number of epochs is refused.
     epochs = trainer.max_epochs or task.config.epochs
-    stamp = {"seed": task.seed, "model": asdict(task.config), "epochs": epochs, "key": task.key}
+    stamp = {**(run_config or {}), "epochs": epochs, "key": task.key}
     fitting = build_trainer(
         trainer,
         max_epochs=task.config.epochs,
@@ -175,13 +176,15 @@ def fit_detector(
         gradient_clip=1.0,
     )
     data = CanDataModule(graphs, train=split.train, val=split.val, batch_size=task.config.batch_size)
+    batches = math.ceil(len(split.train) / task.config.batch_size)
+    module = DetectorModule(detector, num_steps=epochs * math.ceil(batches / fitting.world_size))
     start = resume_path(checkpoint_dir, run_config=stamp) if resume else None
     fitting.fit(module, datamodule=data, ckpt_path=start)
     if fitting.interrupted:
         raise KeyboardInterrupt
     best = read_tensors(checkpoint_dir / "best.ckpt", kind="checkpoint")["state_dict"]
     module.load_state_dict(best)
-    module.to("cpu")
+    module.to("cpu", torch.float32)
     if task.kind == "vgae":
         detector.fit_error_scale(graphs, split.val)
     return detector

@@ -51,7 +51,7 @@ class FusionConfig:
     miss_cost: float = 1.0
     false_alarm_cost: float = 1.0
     indifference: float = 0.01
-    min_support: int = 20
+    min_support: int = 100
     state_features: tuple[str, ...] = ()
     num_envs: int = 256
     num_folds: int = 2

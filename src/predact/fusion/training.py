@@ -37,11 +37,13 @@ from predact.fusion.policies import (
     count_windows,
     validation_metrics,
 )
+from predact.fusion.rewards import REWARDS
 from predact.rl.dqn import DQNConfig, QNetwork
 from predact.rl.training import DQNModule, read_network_state
 from predact.runtime.artifacts import atomic_path
 from predact.runtime.checkpoints import write_model_card
 from predact.runtime.devices import choose_device
+from predact.runtime.hooks import load_object
 from predact.runtime.plotting import to_pixels, to_png
 from predact.runtime.report import Gallery, Paragraph, Picture, Section
 from predact.runtime.results import Results
@@ -82,6 +84,7 @@ def train_fusion(
     resume: bool,
 ) -> Results:
     """Train what is missing of the chain, learn to fuse, measure every row on every test subset, and keep the agent."""
+    _find_hooks(trainer, fusion)
     configs = {"data": data, "gat": gat, "vgae": vgae, "agent": agent, "fusion": fusion, "trainer": trainer, "run": run}
     opened = open_run(run, simulated=data_is_simulated(data), resolved_config=configs, seed=seed)
     with opened.timed("graphs"):
@@ -110,6 +113,13 @@ def train_fusion(
         evaluation = evaluate(rows, dataset.train.subset(split.val), dataset.test)
     saved = FusionAgent(gat=detectors.gat, vgae=detectors.vgae, policy=policy, window=data.window)
     return _finish(opened, dataset, predictions, saved, evaluation, device=choose_device(trainer.accelerator))
+
+
+def _find_hooks(trainer: TrainerConfig, fusion: FusionConfig) -> None:
+    """Find the user's own classes and functions first: a wrong name must not cost the training of the detectors."""
+    rewards = () if fusion.reward in REWARDS else (fusion.reward,)
+    for path in (*trainer.callbacks, *trainer.loggers, *fusion.state_features, *rewards):
+        load_object(path)
 
 
 class Detectors(NamedTuple):

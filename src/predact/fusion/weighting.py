@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from predact.detection.metrics import binary_metrics, choose_threshold
+from predact.detection.metrics import binary_metrics, choose_threshold, f1_standard_error
 from predact.detection.prediction_cache import WindowScores
 from predact.fusion.environment import FusionConfig, Observer, fused_score, fusion_weights, part_of, saved_fields
 from predact.rl.dqn import DQNConfig, QNetwork
@@ -38,16 +38,21 @@ class FixedAlpha:
 
     @classmethod
     def fit(cls, val: WindowScores, config: FusionConfig) -> Self:
-        """Choose the weight on validation: F1 at its own threshold, then AUROC, then log-loss, then nearest to .5."""
+        """Choose the weight on validation: of those whose F1 chance cannot tell from the best, the lowest log-loss.
+
+        F1 differs by a window or two between weights; log-loss looks at every score. Ties go to the nearest to .5.
+        """
         candidates = []
         for alpha in fusion_weights(config.num_actions).tolist():
             fused = fused_score(alpha, val.scores)
             threshold = choose_threshold(fused, val.label)
-            metrics = binary_metrics(fused, val.label, threshold=threshold, hours=0)
-            # Rounded, or the last bits of float32 would break ties.
-            rank = (metrics["f1"], metrics["auroc"], -round(log_loss(fused, val.label), 6), -abs(alpha - 0.5))
-            candidates.append((rank, alpha, threshold))
-        _, alpha, threshold = max(candidates)
+            f1 = binary_metrics(fused, val.label, threshold=threshold, hours=0)["f1"] or 0.0
+            candidates.append((f1, alpha, threshold, log_loss(fused, val.label)))
+        best_f1 = max(f1 for f1, *_ in candidates)
+        lowest = best_f1 - f1_standard_error(best_f1, int(val.label.sum()))
+        # Rounded, or the last bits of float32 would break ties.
+        ranked = [(round(loss, 6), abs(alpha - 0.5), alpha, thr) for f1, alpha, thr, loss in candidates if f1 >= lowest]
+        *_, alpha, threshold = min(ranked)
         return cls(alpha=alpha, threshold=threshold)
 
     def weight(self, windows: WindowScores) -> Tensor:

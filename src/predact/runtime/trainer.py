@@ -46,7 +46,8 @@ class TrainerConfig:
         max_epochs: None takes the model's or the agent's own number.
         devices: number of devices, -1 for all.
         strategy: Lightning's name for how several devices work together, e.g. `ddp`, `fsdp`.
-        num_threads: CPU threads of torch; None keeps torch's own choice (OMP_NUM_THREADS, or a thread a core).
+        num_threads: CPU threads of torch. On one, small graphs and agents train fastest, and no number depends on how
+            many cores there are; None keeps torch's own choice (OMP_NUM_THREADS, or a thread a core).
         early_stopping_patience: epochs without a better validation score before training ends; None never ends it.
         callbacks: import paths of the user's own callbacks, each called without arguments.
         loggers: import paths of the user's own, beside TensorBoard and CSV; each gets `save_dir` if it takes one.
@@ -60,7 +61,7 @@ class TrainerConfig:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    num_threads: int | None = None
+    num_threads: int | None = 1
     early_stopping_patience: int | None = None
     callbacks: tuple[str, ...] = ()
     loggers: tuple[str, ...] = ()

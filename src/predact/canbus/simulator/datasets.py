@@ -85,6 +85,10 @@ def _clear(root: Path, name: str) -> None:
 
 def _check(name: str, seed: int, scale: float) -> None:
     find_dataset(name)
+    if name not in RECIPES:
+        raise PredactError(
+            f"{name} has no stand-in; bring its files, or add a recipe to predact.canbus.simulator.recipes"
+        )
     if seed < 0:
         raise PredactError(f"seed={seed} must not be negative")
     if not (math.isfinite(scale) and scale > 0):
