@@ -218,6 +218,7 @@ def test_the_smoke_run_works_and_leaves_nothing_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREDACT_DATA", "relative/folder")
     finding = verify_setup.check_smoke_run()
     assert finding.is_ok, finding.details
     assert "demo-simulated" in finding.summary

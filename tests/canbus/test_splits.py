@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predact.canbus.graphs import WindowConfig, build_graphs
@@ -101,6 +101,7 @@ def test_the_gap_is_the_windows_that_share_a_frame(size: int, stride: int, gap: 
     assert gap == max(1, len(sharing))
 
 
+@settings(max_examples=40)
 @given(COUNTS, SIZES, STRIDES)
 def test_training_and_validation_share_no_frame(counts: list[int], size: int, stride: int) -> None:
     graphs = windows(*counts)
@@ -114,6 +115,7 @@ def test_training_and_validation_share_no_frame(counts: list[int], size: int, st
     assert left_out == set(torch.nonzero(near).squeeze(1).tolist()) - set(expected)
 
 
+@settings(max_examples=40)
 @given(COUNTS, SIZES, STRIDES, st.integers(2, 6))
 def test_folds_cover_the_training_windows_once_and_share_no_frame_with_their_training(
     counts: list[int], size: int, stride: int, num_folds: int

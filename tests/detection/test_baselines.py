@@ -122,9 +122,7 @@ def test_uncalibrated_boosting_is_scikit_learns_on_the_features_as_they_are(
         assert np.array_equal(score(graphs).numpy(), expected.astype(np.float32))
 
 
-def test_logistic_is_scikit_learns_on_the_sums_as_they_are(
-    data: tuple[DatasetGraphs, Split], fitted: Fitted
-) -> None:
+def test_logistic_is_scikit_learns_on_the_sums_as_they_are(data: tuple[DatasetGraphs, Split], fitted: Fitted) -> None:
     dataset, split = data
     x = table(dataset.train, CALIBRATED_WINDOW_FEATURES).astype(np.float32)
     model = LogisticRegression(max_iter=5000).fit(x[split.train], dataset.train.y[split.train].numpy())

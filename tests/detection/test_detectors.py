@@ -68,7 +68,7 @@ def test_the_score_rises_strictly_up_to_z_of_100_in_float32() -> None:
     z = torch.arange(-100, 100.001, 0.1, dtype=torch.float32)
     score = scale_at(2.5).score(z)
     assert score.dtype == torch.float32
-    assert (score.diff() > 0).all() and 0 < score[0] and score[-1] < 1
+    assert (score.diff() > 0).all() and score[0] > 0 and score[-1] < 1
     # The logistic function alone would not.
     assert (torch.sigmoid(z - 2.5).diff() == 0).any()
 
@@ -224,13 +224,13 @@ def test_a_config_without_its_reference_is_of_another_version(graphs: PackedGrap
     detector = detector_of("vgae", graphs)
     config = detector.plain_config()
     del config["reference_s"]
-    with pytest.raises(PredactError, match="there.pth was written by another version"):
+    with pytest.raises(PredactError, match=r"there\.pth was written by another version"):
         Detector.from_state(config, detector.state_dict(), source="there.pth")
 
 
 def test_weights_of_the_other_detector_are_refused(graphs: PackedGraphs) -> None:
     vgae, gat = detector_of("vgae", graphs), detector_of("gat", graphs)
-    with pytest.raises(PredactError, match="there.pth has no weights .*, which VGAE needs"):
+    with pytest.raises(PredactError, match=r"there\.pth has no weights .*, which VGAE needs"):
         Detector.from_state(vgae.plain_config(), gat.state_dict(), source="there.pth")
 
 

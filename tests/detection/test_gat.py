@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_the_score_is_what_a_loop_over_nodes_and_edges_gives(graphs: PackedGraph
 def test_pool_joins_mean_sum_and_maximum_of_each_graph() -> None:
     hidden = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
     ptr = torch.tensor([0, 5, 6, 12])
-    parts = [hidden[low:high] for low, high in zip(ptr[:-1], ptr[1:], strict=True)]
+    parts = [hidden[low:high] for low, high in pairwise(ptr)]
     expected = [torch.cat([rows.mean(0), rows.sum(0) / NODES_SCALE, rows.max(0).values]) for rows in parts]
     assert torch.allclose(pool(hidden, ptr), torch.stack(expected))
 

@@ -144,9 +144,7 @@ def test_a_graph_has_the_same_errors_alone_and_in_a_batch(graphs: PackedGraphs, 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @torch.no_grad()
-def test_neither_the_order_of_nodes_nor_their_ids_matter(
-    graphs: PackedGraphs, batch: GraphBatch, seed: int
-) -> None:
+def test_neither_the_order_of_nodes_nor_their_ids_matter(graphs: PackedGraphs, batch: GraphBatch, seed: int) -> None:
     model = vgae(seed)
     errors = model(batch)
     shuffled = model(shuffled_nodes(batch, seed))

@@ -55,7 +55,7 @@ class CanDataConfig:
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames={self.max_frames} must be positive")
-        if self.simulation_scale <= 0:
+        if not self.simulation_scale > 0:
             raise ValueError(f"simulation_scale={self.simulation_scale} must be positive")
 
 
@@ -155,6 +155,8 @@ def _is_whole(folder: Path, groups: dict[str, tuple[CaptureFile, ...]]) -> bool:
 
 def _build(folder: Path, groups: dict[str, tuple[CaptureFile, ...]], config: CanDataConfig) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
+    for left_by_a_killed_process in folder.glob(".*.partial"):
+        left_by_a_killed_process.unlink()
     total = sum(len(captures) for captures in groups.values())
     done = 0
     hashes = {}

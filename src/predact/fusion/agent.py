@@ -90,7 +90,7 @@ class FusionAgent:
         try:
             window = WindowConfig(**model.config["window"])
             gat, vgae, policy = (model.config[part] for part in ("gat", "vgae", "policy"))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise PredactError(f"{path} was written by another version ({error}); train it again") from error
         return cls(
             gat=Detector.from_state(gat, part_of(model.state_dict, "gat."), source=str(path)),

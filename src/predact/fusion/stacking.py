@@ -86,7 +86,7 @@ class LogisticStacking:
     def state_dict(self) -> dict[str, Tensor]:
         """Return what was learned."""
         own = {"coefficients": self.coefficients, "intercept": self.intercept}
-        return own | {"threshold": torch.tensor(self.threshold).double()} | self.observer.state_dict()
+        return own | {"threshold": torch.tensor(self.threshold, dtype=torch.float64)} | self.observer.state_dict()
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
@@ -143,7 +143,7 @@ class MLPStacking:
     def state_dict(self) -> dict[str, Tensor]:
         """Return what was learned."""
         network = {f"network.{name}": value.detach() for name, value in self.network.state_dict().items()}
-        return network | {"threshold": torch.tensor(self.threshold).double()} | self.observer.state_dict()
+        return network | {"threshold": torch.tensor(self.threshold, dtype=torch.float64)} | self.observer.state_dict()
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:

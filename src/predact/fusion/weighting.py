@@ -69,7 +69,10 @@ class FixedAlpha:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what was learned."""
-        return {"alpha": torch.tensor(self.alpha).double(), "threshold": torch.tensor(self.threshold).double()}
+        return {
+            "alpha": torch.tensor(self.alpha, dtype=torch.float64),
+            "threshold": torch.tensor(self.threshold, dtype=torch.float64),
+        }
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:

@@ -28,7 +28,7 @@ def progress(task: str) -> Iterator[Report]:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}"),
+            TextColumn("{task.fields[what]}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             handle = bar.add_task(task, total=None, what="")
