@@ -68,16 +68,20 @@ class Claims:
         return f"against {name}: {'; '.join(parts) or 'not comparable'}"
 
     def losses(self) -> str:
-        """Return every subset, row and metric where the fusion row is worse, with its interval."""
-        found = []
+        """Return by metric and subset every row that the fusion row is worse than, beyond chance."""
+        lines = []
         for metric in ("f1", "auroc"):
             for subset in self.subsets:
-                for rival in self.runs[0].metrics[subset]:
-                    difference = self._difference(subset, rival, metric) if rival != HEADLINE else None
-                    if difference is not None and difference.verdict == "lower":
-                        numbers = f"{_signed(difference.mean)}, {_interval(difference, ' to ')}"
-                        found.append(f"{METRICS[metric].title} on {short(subset)} to `{rival}` ({numbers})")
-        return "; ".join(found) + "." if found else "nowhere that these seeds could show, in F1 or AUROC."
+                rivals = [name for name in self.runs[0].metrics[subset] if name != HEADLINE]
+                differences = {name: self._difference(subset, name, metric) for name in rivals}
+                worse = [
+                    f"`{name}` ({_signed(each.mean)})"
+                    for name, each in differences.items()
+                    if each is not None and each.verdict == "lower"
+                ]
+                if worse:
+                    lines.append(f"- {METRICS[metric].title} on {short(subset)}, to {', '.join(worse)}")
+        return "beyond chance:\n\n" + "\n".join(lines) if lines else "beyond chance: nowhere, in F1 or AUROC."
 
     def table(self) -> str:
         """Return the paired differences in F1 with their intervals, every row of the table."""
