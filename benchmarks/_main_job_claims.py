@@ -68,7 +68,7 @@ class Claims:
         return f"against {name}: {'; '.join(parts) or 'not comparable'}"
 
     def losses(self) -> str:
-        """Return by metric and subset every row that the fusion row is worse than, beyond chance."""
+        """Return by metric and subset every row that the fusion row is below, by an interval that excludes 0."""
         lines = []
         for metric in ("f1", "auroc"):
             for subset in self.subsets:
@@ -81,7 +81,7 @@ class Claims:
                 ]
                 if worse:
                     lines.append(f"- {METRICS[metric].title} on {short(subset)}, to {', '.join(worse)}")
-        return "beyond chance:\n\n" + "\n".join(lines) if lines else "beyond chance: nowhere, in F1 or AUROC."
+        return "\n\n" + "\n".join(lines) if lines else "nowhere, in F1 or AUROC, by an interval that excludes 0."
 
     def table(self) -> str:
         """Return the paired differences in F1 with their intervals, every row of the table."""

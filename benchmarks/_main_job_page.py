@@ -106,7 +106,7 @@ def page(runs: Runs, rows: Sequence[Row], further: Sequence[Row], *, machine: st
     ]
     for dataset, seeds_of in runs.items():
         claims = Claims(dataset, seeds_of)
-        parts += [f"### {dataset}", claims.sentences(), f"Where it loses, {claims.losses()}", claims.table()]
+        parts += [f"### {dataset}", claims.sentences(), f"Where it loses: {claims.losses()}", claims.table()]
     for dataset, seeds_of in runs.items():
         parts += [f"## Every row on {dataset}", _table_notes(dataset), *_subset_tables(seeds_of)]
     parts += ["## Time and memory", *_times(runs, rows)]
@@ -217,7 +217,7 @@ def _times(runs: Runs, rows: Sequence[Row]) -> list[str]:
             pass_s = statistics.fmean(payload["pass_s"] for payload in scored)
             parts.append(
                 f"`{dataset}/detectors_every_epoch_over_cache`: computed, not run. One pass of both detectors over the "
-                f"{scored[0]['windows']:,} training windows takes {pass_s:.2f} s; {scored[0]['epochs']} such passes and "
-                "the same learning, over the learning alone."
+                f"{scored[0]['windows']:,} training windows takes {pass_s:.2f} s; {scored[0]['epochs']} such passes "
+                "and the same learning, over the learning alone."
             )
     return parts

@@ -29,7 +29,7 @@ EPILOG = """\
 examples:
   predact simulate hcrl_sa --out simulated      captures of the simulator in the layout of the real ones
   predact convert DoS_dataset.csv dos.parquet   any capture that predact reads, as CSV or Parquet
-  predact report logs/fusion_demo               the result table of the newest run of a preset
+  predact report logs/fusion_hcrl_sa            the result table of the newest run of a preset
   predact clean --dry-run                       what lies in cache/, how large, what may go
 
 `predact COMMAND --help` says more of each. Training: python train.py --help
@@ -62,10 +62,10 @@ cache is ever touched: your own captures, saved models and runs are not in it.
 """
 REPORT_EPILOG = """\
 examples:
-  predact report logs/fusion_demo/version_3
-  predact report logs/fusion_demo                the newest run below it
-  predact report logs/fusion_demo --metric f1    one table: a row a model, a column a test subset
-  predact report logs/fusion_demo --open         the full report in the browser
+  predact report logs/fusion_hcrl_sa/version_3
+  predact report logs/fusion_hcrl_sa                the newest run below it
+  predact report logs/fusion_hcrl_sa --metric f1    one table: a row a model, a column a test subset
+  predact report logs/fusion_hcrl_sa --open         the full report in the browser
 """
 
 

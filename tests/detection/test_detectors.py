@@ -169,13 +169,13 @@ def test_batches_hold_every_window_once_and_in_order(graphs: PackedGraphs) -> No
 # Scaling
 
 
-def test_calibrated_node_features_stay_as_they_are_and_absolute_ones_are_standardised(graphs: PackedGraphs) -> None:
-    calibrated, absolute = (detector_of(kind, graphs) for kind in ("gat", "gat_uncalibrated"))
-    assert not calibrated.network.node_scaling.mean.any() and (calibrated.network.node_scaling.scale == 1).all()
-    x = absolute.columns_of(graphs).x
-    assert torch.equal(absolute.network.node_scaling.mean, x.mean(0))
-    for each in (calibrated, absolute):
-        assert torch.equal(each.network.window_scaling.mean, each.columns_of(graphs).u.mean(0))
+def test_calibrated_features_stay_as_they_are_and_absolute_ones_are_standardised(graphs: PackedGraphs) -> None:
+    calibrated, absolute = (detector_of(kind, graphs).network for kind in ("gat", "gat_uncalibrated"))
+    for scaling in (calibrated.node_scaling, calibrated.window_scaling):
+        assert not scaling.mean.any() and (scaling.scale == 1).all()
+    columns = detector_of("gat_uncalibrated", graphs).columns_of(graphs)
+    assert torch.equal(absolute.node_scaling.mean, columns.x.mean(0))
+    assert torch.equal(absolute.window_scaling.mean, columns.u.mean(0))
 
 
 # Saved and read back

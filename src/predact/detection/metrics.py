@@ -53,7 +53,9 @@ def choose_threshold(score: ArrayLike, label: ArrayLike) -> float:
                 f"none of the {len(attacks)} validation windows is {name}; a threshold needs both: use more captures"
             )
     low, high, f1 = _f1_stretches(scores, attacks)
-    best = f1 >= f1.max() - f1_standard_error(float(f1.max()), int(attacks.sum()))
+    lowest = f1.max() - f1_standard_error(float(f1.max()), int(attacks.sum()))
+    # Among a few attacks chance reaches down to flagging nothing.
+    best = (f1 >= lowest) & (f1 > 0)
     low, high = low[best], high[best]
     if np.any((low <= NEUTRAL_THRESHOLD) & (high > NEUTRAL_THRESHOLD)):
         return NEUTRAL_THRESHOLD

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from predact.canbus.datamodule import CanDataConfig, DatasetGraphs, data_is_simulated, prepare_graphs
-from predact.canbus.splits import Split, block_split
+from predact.canbus.splits import block_split
 from predact.detection.baselines import UNCALIBRATED
 from predact.detection.cross_fitting import BaseModels
 from predact.detection.detectors import Detector
 from predact.detection.evaluation import Evaluation, Row, detector_row, evaluate
 from predact.detection.gat import GATConfig
 from predact.detection.plots import alpha_figure
-from predact.detection.prediction_cache import TRAIN, VAL, PredictionCache, WindowScores
+from predact.detection.prediction_cache import DETECTORS, TRAIN, VAL, PredictionCache, WindowScores
 from predact.detection.reporting import DetectionReport, finish_run
 from predact.detection.training import baseline_rows
 from predact.detection.vgae import VGAEConfig
@@ -106,7 +106,7 @@ def train_fusion(
             resume=resume,
         )
     with opened.timed("evaluation"):
-        rows = _detector_rows(dataset, split, detectors)
+        rows = _detector_rows(predictions)
         if run.evaluate:
             rows = _baseline_rows(base, gat, vgae) | rows
         rows |= _policy_rows(predictions, policy, with_others=run.evaluate, seed=seed)
@@ -185,10 +185,12 @@ def _heat_map(policy: DQNPolicy, train: WindowScores) -> Figure:
     return alpha_figure(grid.numpy(), scores=train.scores.numpy(), threshold=policy.threshold, name=HEADLINE)
 
 
-def _detector_rows(dataset: DatasetGraphs, split: Split, detectors: Detectors) -> dict[str, Row]:
+def _detector_rows(predictions: PredictionCache) -> dict[str, Row]:
+    """Return the rows of both detectors, whose scores the predictions hold."""
+    val = predictions.splits[VAL].scores
     return {
-        "vgae": detector_row(detectors.vgae, dataset, split.val),
-        "gat": detector_row(detectors.gat, dataset, split.val),
+        name: Row(val[:, column], {subset: windows.scores[:, column] for subset, windows in predictions.test.items()})
+        for column, name in reversed(list(enumerate(DETECTORS)))
     }
 
 
