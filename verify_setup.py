@@ -284,7 +284,9 @@ def check_smoke_run() -> Finding:
             )
         results = read_results(found[0])
     parts = tuple(f"{part}: {seconds:.1f} s" for part, seconds in results["durations_s"].items())
-    summary = f"{results['preset']} --quick on {results['dataset']}: {results['score_name']} {results['score']:.3f}"
+    took_s = results["durations_s"]["total"]
+    what = f"{results['preset']} --quick on {results['dataset']} in {took_s:.0f} s"
+    summary = f"{what}: {results['score_name']} {results['score']:.3f}"
     return Finding(is_ok=True, summary=summary, details=parts)
 
 

@@ -15,35 +15,28 @@ Exit code 1 where a bar is missed.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import logging
 import os
-import platform
-import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import lightning as L
 import torch
-from rich.console import Console
-from rich.table import Table
+from _harness import SEEDS, Row, row, run
 from torch import Tensor, nn
 
 from predact.rl.dqn import DQNConfig
 from predact.rl.environment import Transition
 from predact.rl.learner import DQNLearner
 from predact.rl.training import DQNModule
-from predact.runtime.artifacts import write_json
 
 NUM_WINDOWS, NUM_ENVS, NUM_FEATURES, NUM_ACTIONS = 5000, 500, 20, 21
 FULL_EPOCHS, QUICK_EPOCHS = 50, 5
-SEEDS = (0, 1, 2)
 FULL_BAR_S = 6.0
 RATIO_BAR = 1.3
 
@@ -160,7 +153,7 @@ PROGRAMS: dict[str, Callable[[DQNConfig, int, int], int]] = {
 }
 
 
-def measure(discount: float, epochs: int) -> dict[str, list[tuple[float, float]]]:
+def times(discount: float, epochs: int) -> dict[str, list[tuple[float, float]]]:
     """Return (wall, processor) seconds of each program, a pair for each seed, the programs in turn."""
     config = DQNConfig(discount=discount)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in PROGRAMS}
@@ -175,77 +168,37 @@ def measure(discount: float, epochs: int) -> dict[str, list[tuple[float, float]]
     return taken
 
 
-def rows_of(discount: float, epochs: int) -> list[dict[str, object]]:
-    taken = measure(discount, epochs)
+def rows_of(discount: float, epochs: int) -> list[Row]:
+    taken = times(discount, epochs)
     label = f"discount_{discount:g}"
     bar_s = FULL_BAR_S * epochs / FULL_EPOCHS
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for name, pairs in taken.items():
         bar = bar_s if name == "lightning" and discount == 0 else None
-        rows.append(row(f"{label}/{name}_{epochs}_epochs", [processor for _, processor in pairs], "s", bar))
+        rows.append(row(f"{label}/{name}_{epochs}_epochs", [processor for _, processor in pairs], "s", at_most=bar))
     walls = [wall for wall, _ in taken["lightning"]]
-    rows.append(row(f"{label}/lightning_{epochs}_epochs_wall", walls, "s", None))
+    rows.append(row(f"{label}/lightning_{epochs}_epochs_wall", walls, "s"))
     for name in ("learner", "plain"):
-        both = zip(taken["lightning"], taken[name], strict=True)
-        rows.append(
-            row(f"{label}/lightning_over_{name}", [ours[1] / theirs[1] for ours, theirs in both], "x", RATIO_BAR)
-        )
+        ratios = [ours[1] / theirs[1] for ours, theirs in zip(taken["lightning"], taken[name], strict=True)]
+        rows.append(row(f"{label}/lightning_over_{name}", ratios, "x", at_most=RATIO_BAR))
     return rows
 
 
-def row(name: str, values: list[float], unit: str, bar: float | None) -> dict[str, object]:
-    value = statistics.median(values)
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "spread": [round(min(values), 3), round(max(values), 3)],
-        "unit": unit,
-        "bar": bar,
-        "ok": bar is None or value <= bar,
-    }
-
-
-def machine() -> str:
-    """Name the processor and what runs on it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    processor = models[0] if models else platform.processor() or platform.machine()
-    return f"{processor}, {os.cpu_count()} cores, 1 thread used, torch {torch.__version__}, lightning {L.__version__}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="DQN inside Lightning against plain torch")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs in place of {FULL_EPOCHS}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    arguments = parser.parse_args()
+def measure(quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    epochs = QUICK_EPOCHS if arguments.quick else FULL_EPOCHS
+    epochs = QUICK_EPOCHS if quick else FULL_EPOCHS
     run_lightning(DQNConfig(discount=0.0), 1, 0)
-    rows = [*rows_of(0.0, epochs), *rows_of(0.9, epochs)]
-    table = Table("name", "median", "min to max", "unit", "bar", "ok", title=machine())
-    for entry in rows:
-        spread = entry["spread"]
-        assert isinstance(spread, list)
-        bar = "" if entry["bar"] is None else f"≤ {entry['bar']:g}"
-        table.add_row(
-            str(entry["name"]),
-            str(entry["value"]),
-            f"{spread[0]} to {spread[1]}",
-            str(entry["unit"]),
-            bar,
-            "✓" if entry["ok"] else "✗",
-        )
-    Console(width=110).print(table)
-    if arguments.json:
-        write_json(arguments.json, {"machine": machine(), "quick": arguments.quick, "rows": rows})
-    return 0 if all(entry["ok"] for entry in rows) else 1
+    return [*rows_of(0.0, epochs), *rows_of(0.9, epochs)]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run(
+            measure,
+            about="DQN inside Lightning against plain torch",
+            quick=f"{QUICK_EPOCHS} epochs in place of {FULL_EPOCHS}",
+            packages=("torch", "lightning"),
+        )
+    )

@@ -10,15 +10,12 @@ only add to it. Every result is compared with the frames that were written. Exit
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 # One core means one thread in every library.
@@ -28,15 +25,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from rich.console import Console
-from rich.table import Table
+from _harness import SEEDS, Row, best_s, keep_to_one_core, row, run
 
 from predact.canbus.frames import Frames
 from predact.canbus.readers import read_capture, write_csv, write_parquet
-from predact.runtime.artifacts import write_json
 
 NUM_FRAMES = 1_000_000
-SEEDS = (0, 1, 2)
 FULL_PASSES, QUICK_PASSES = 7, 3
 FULL_PAYLOAD_SHARE = 0.85
 # Million frames a second.
@@ -109,20 +103,15 @@ def _polars_frames(table: pl.DataFrame) -> Frames:
     return Frames(timestamp, number, payload, length, label)
 
 
-def best_s(read: Read, path: Path, expected: Frames, passes: int, *, has_labels: bool) -> float:
-    """Return the processor seconds of the fastest pass; the frames must be those that were written."""
-    seconds = []
-    for _ in range(passes):
-        started_s = time.process_time()
-        frames = read(path)
-        seconds.append(time.process_time() - started_s)
+def check_equal(read: Read, path: Path, expected: Frames, *, has_labels: bool) -> None:
+    """Refuse to time a reader that does not give the frames that were written."""
+    frames = read(path)
     for name in ("timestamp", "id", "payload", "length", *(["label"] if has_labels else [])):
         if not np.array_equal(getattr(frames, name), getattr(expected, name)):
             raise SystemExit(f"{read.__name__} reads a wrong {name} from {path.name}")
-    return min(seconds)
 
 
-def measure(seed: int, folder: Path, passes: int) -> dict[str, float]:
+def measure_seed(seed: int, folder: Path, passes: int) -> dict[str, float]:
     """Return million frames a second by format and reader."""
     frames = random_frames(seed)
     paths = {
@@ -141,58 +130,33 @@ def measure(seed: int, folder: Path, passes: int) -> dict[str, float]:
     readers: list[tuple[str, str, Read]] = [(name, name, read_capture) for name in paths]
     readers.append(("can_train_and_test_csv_by_polars", "can_train_and_test_csv", polars_csv))
     readers.append(("hcrl_csv_by_polars", "hcrl_csv", polars_hcrl_csv))
-    return {
-        name: NUM_FRAMES / best_s(read, paths[key], frames, passes, has_labels=key != "hcrl_text") / 1e6
-        for name, key, read in readers
-    }
+    rates = {}
+    for name, key, read in readers:
+        check_equal(read, paths[key], frames, has_labels=key != "hcrl_text")
+        rates[name] = NUM_FRAMES / best_s(partial(read, paths[key]), passes=passes) / 1e6
+    return rates
 
 
-def row(name: str, values: list[float], unit: str) -> dict[str, object]:
-    value, bar = round(statistics.median(values), 2), BARS.get(name)
-    spread = [round(min(values), 2), round(max(values), 2)]
-    return {"name": name, "value": value, "spread": spread, "unit": unit, "bar": bar, "ok": bar is None or value >= bar}
-
-
-def machine() -> str:
-    """Name the processor and what runs on it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = models[0] if models else platform.processor() or platform.machine()
-    versions = f"polars {pl.__version__}, pyarrow {pa.__version__}, numpy {np.__version__}"
-    return f"{processor}, {os.cpu_count()} cores, 1 used, python {platform.python_version()}, {versions}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="capture files to frames, on one core")
-    parser.add_argument("--quick", action="store_true", help=f"one seed and {QUICK_PASSES} passes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    arguments = parser.parse_args()
+def measure(quick: bool) -> list[Row]:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    seeds, passes = (SEEDS[:1], QUICK_PASSES) if arguments.quick else (SEEDS, FULL_PASSES)
+    keep_to_one_core()
+    seeds, passes = (SEEDS[:1], QUICK_PASSES) if quick else (SEEDS, FULL_PASSES)
     with tempfile.TemporaryDirectory() as folder:
-        taken = [measure(seed, Path(folder), passes) for seed in seeds]
-    rows = [row(name, [values[name] for values in taken], "M frames/s") for name in taken[0]]
+        taken = [measure_seed(seed, Path(folder), passes) for seed in seeds]
+    rows = [row(name, [rates[name] for rates in taken], "M frames/s", at_least=BARS.get(name)) for name in taken[0]]
     for name in BARS:
-        ratios = [values[name] / values[f"{name}_by_polars"] for values in taken]
+        ratios = [rates[name] / rates[f"{name}_by_polars"] for rates in taken]
         rows.append(row(f"{name}_over_polars", ratios, "x"))
-    table = Table("name", "median", "min to max", "unit", "bar", "ok", title=machine(), min_width=110)
-    for entry in rows:
-        spread = entry["spread"]
-        assert isinstance(spread, list)
-        bar = "" if entry["bar"] is None else f"≥ {entry['bar']:g}"
-        mark = "✓" if entry["ok"] else "✗"
-        table.add_row(
-            str(entry["name"]), str(entry["value"]), f"{spread[0]} to {spread[1]}", str(entry["unit"]), bar, mark
-        )
-    Console().print(table)
-    if arguments.json:
-        write_json(arguments.json, {"machine": machine(), "quick": arguments.quick, "rows": rows})
-    return 0 if all(entry["ok"] for entry in rows) else 1
+    return rows
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run(
+            measure,
+            about="capture files to frames, on one core",
+            quick=f"one seed and {QUICK_PASSES} passes",
+            packages=("polars", "pyarrow", "numpy"),
+        )
+    )

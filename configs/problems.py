@@ -21,7 +21,7 @@ from predact.runtime.errors import PredactError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
-PLUGINS = {"hydra/launcher": "pip install 'predact[sweep]' brings joblib"}
+PLUGINS = {"hydra/launcher": "pip install -c constraints.txt -e '.[sweep]' brings joblib"}
 
 
 def describe(error: BaseException) -> str | None:

@@ -361,10 +361,13 @@ def test_processes_that_build_at_once_or_die_end_with_one_whole_cache(
         move(source, target)
 
     monkeypatch.setattr(os, "replace", count)
-    with locked(tmp_path / "cache" / "graphs" / cache_folder(tmp_path / "whole").name):
+    folder = tmp_path / "cache" / "graphs" / cache_folder(tmp_path / "whole").name
+    with locked(folder):
         wait_for(tmp_path / "ready", child)
-        # Time for the child to stand at the lock; whoever comes first then, one of the two builds.
-        time.sleep(0.3)
+        # Time for the child to stand at the lock.
+        time.sleep(0.5)
+        assert not folder.exists()
+    # Whoever takes the lock first builds, the other finds it done.
     here = prepare_graphs(config(root), tmp_path / "cache")
     wait_for(tmp_path / "answer", child)
     there = json.loads((tmp_path / "answer").read_text())

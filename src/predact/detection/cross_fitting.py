@@ -24,7 +24,7 @@ from predact.detection.prediction_cache import (
     score_windows,
     select,
 )
-from predact.detection.training import FitTask, cached_detector
+from predact.detection.training import FitTask, cached_detector, quiet
 from predact.detection.vgae import VGAEConfig
 from predact.runtime.artifacts import content_hash
 from predact.runtime.trainer import TrainerConfig
@@ -74,7 +74,8 @@ class BaseModels:
             }
             return PredictionCache({TRAIN: merge(held_out), VAL: select(whole, self.split.val), **test})
 
-        return cached_predictions(self.cache_dir / "fusion" / f"{self.dataset.label}-{key}.safetensors", build)
+        found = cached_predictions(self.cache_dir / "fusion" / f"{self.dataset.label}-{key}.safetensors", build)
+        return replace(found, key=key)
 
     def _fit(self, config: GATConfig | VGAEConfig, split: Split, part: str) -> tuple[Detector, str]:
         kind: DetectorKind = "gat" if isinstance(config, GATConfig) else "vgae"
@@ -89,5 +90,4 @@ class BaseModels:
             seed=self.seed,
             part=part,
         )
-        trainer = replace(self.trainer, max_epochs=None, callbacks=(), loggers=(), profiler=None)
-        return cached_detector(task, trainer, cache_dir=self.cache_dir)
+        return cached_detector(task, quiet(self.trainer), cache_dir=self.cache_dir)

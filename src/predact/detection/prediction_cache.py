@@ -60,9 +60,14 @@ class WindowScores:
 
 @dataclass(frozen=True, eq=False)
 class PredictionCache:
-    """Scores by split: `train` (each window scored by detectors that did not train on it), `val`, every test subset."""
+    """Scores by split: `train` (each window scored by detectors that did not train on it), `val`, every test subset.
+
+    Args:
+        key: hash over captures, window config and detectors; empty where nothing was cached.
+    """
 
     splits: dict[str, WindowScores]
+    key: str = ""
 
     @property
     def test(self) -> dict[str, WindowScores]:

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from predact.canbus.datamodule import (
 )
 from predact.canbus.packed import GraphBatch, PackedGraphs
 from predact.canbus.splits import Split, block_split
-from predact.detection.baselines import fit_baselines
+from predact.detection.baselines import UNCALIBRATED, fit_baselines
 from predact.detection.detectors import Detector, DetectorKind
 from predact.detection.evaluation import Row, detector_row, evaluate, scored
 from predact.detection.gat import GATConfig
@@ -120,6 +120,24 @@ class FitTask:
         return content_hash(plain, self.config)
 
 
+def quiet(trainer: TrainerConfig) -> TrainerConfig:
+    """Return the settings for a detector below a run: what decides weights is the same for whoever finds them cached.
+
+    Epochs, early stopping, devices, callbacks and loggers are those of what the run itself trains.
+    """
+    return replace(
+        trainer,
+        max_epochs=None,
+        early_stopping_patience=None,
+        devices=1,
+        num_nodes=1,
+        strategy="auto",
+        callbacks=(),
+        loggers=(),
+        profiler=None,
+    )
+
+
 def cached_detector(task: FitTask, trainer: TrainerConfig, *, cache_dir: Path) -> tuple[Detector, str]:
     """Return the trained detector and its key from the cache, or train and keep it; parallel jobs train it once."""
     # Precision and the number of epochs decide weights as well, whoever sets them.
@@ -164,7 +182,8 @@ def fit_detector(
     detector.fit_scaling(graphs.subset(split.train))
     # The learning rate's schedule is as long as the training: a resume with another number of epochs is refused.
     epochs = trainer.max_epochs or task.config.epochs
-    stamp = {**(run_config or {}), "epochs": epochs, "key": task.key}
+    deciding = {"precision": trainer.precision, "early_stopping_patience": trainer.early_stopping_patience}
+    stamp = {**(run_config or {}), **deciding, "epochs": epochs, "key": task.key}
     fitting = build_trainer(
         trainer,
         max_epochs=task.config.epochs,
@@ -228,6 +247,9 @@ def _train_detector(
 ) -> Results:
     configs = {"data": data, "model": model, "trainer": trainer, "run": run_config}
     run = open_run(run_config, simulated=data_is_simulated(data), resolved_config=configs, seed=seed)
+    if not resume:
+        # At once: a run that is stopped before its own first checkpoint must not be resumed from another's.
+        start_point(run.checkpoint_dir, resume=False)
     with run.timed("graphs"):
         dataset = prepare_graphs(data, run.cache_dir)
         split = block_split(dataset.train, size=data.window.size, stride=data.window.stride, dataset=dataset.label)
@@ -242,8 +264,6 @@ def _train_detector(
         seed=seed,
     )
     with run.timed("training"):
-        if not resume:
-            start_point(run.checkpoint_dir, resume=False)
         detector = fit_detector(
             task,
             trainer,
@@ -252,11 +272,17 @@ def _train_detector(
             resume=resume,
             run_config=plain_config(**configs, seed=seed),
         )
-    headline = run_config.preset.removesuffix(f"_{data.name}")
+    suffix = f"_{data.name}"
+    headline = run_config.preset.removesuffix(suffix) if run_config.preset.endswith(suffix) else kind
     with run.timed("evaluation"):
-        rows = (
-            baseline_rows(dataset, split, reference_s=data.window.reference_s, seed=seed) if run_config.evaluate else {}
-        )
+        rows = {}
+        if run_config.evaluate:
+            rows = baseline_rows(dataset, split, reference_s=data.window.reference_s, seed=seed)
+        if run_config.evaluate and model.calibrated:
+            same_name = f"{headline}_{dataset.label}"
+            twin = replace(task, name=same_name, config=replace(model, calibrated=False))
+            uncalibrated, _ = cached_detector(twin, quiet(trainer), cache_dir=run.cache_dir)
+            rows[f"{headline}{UNCALIBRATED}"] = detector_row(uncalibrated, dataset, split.val)
         rows[headline] = detector_row(detector, dataset, split.val)
         evaluation = evaluate(rows, dataset.train.subset(split.val), dataset.test)
     path = run.model_path()

@@ -43,6 +43,7 @@ from predact.rl.training import DQNModule, read_network_state
 from predact.runtime.artifacts import atomic_path
 from predact.runtime.checkpoints import write_model_card
 from predact.runtime.devices import choose_device
+from predact.runtime.errors import PredactError
 from predact.runtime.hooks import load_object
 from predact.runtime.plotting import to_pixels, to_png
 from predact.runtime.report import Gallery, Paragraph, Picture, Section
@@ -84,9 +85,12 @@ def train_fusion(
     resume: bool,
 ) -> Results:
     """Train what is missing of the chain, learn to fuse, measure every row on every test subset, and keep the agent."""
-    _find_hooks(trainer, fusion)
+    _check_first(trainer, fusion)
     configs = {"data": data, "gat": gat, "vgae": vgae, "agent": agent, "fusion": fusion, "trainer": trainer, "run": run}
     opened = open_run(run, simulated=data_is_simulated(data), resolved_config=configs, seed=seed)
+    if not resume:
+        # At once: a run that is stopped before its own first checkpoint must not be resumed from another's.
+        start_point(opened.checkpoint_dir, resume=False)
     with opened.timed("graphs"):
         dataset = prepare_graphs(data, opened.cache_dir)
         split = block_split(dataset.train, size=data.window.size, stride=data.window.stride, dataset=dataset.label)
@@ -102,7 +106,11 @@ def train_fusion(
             fusion,
             trainer,
             run=opened,
-            run_config=plain_config(**configs, seed=seed),
+            run_config={
+                **plain_config(**configs, seed=seed),
+                "predictions": predictions.key,
+                "early_stopping_patience": trainer.early_stopping_patience,
+            },
             resume=resume,
         )
     with opened.timed("evaluation"):
@@ -115,8 +123,13 @@ def train_fusion(
     return _finish(opened, dataset, predictions, saved, evaluation, device=choose_device(trainer.accelerator))
 
 
-def _find_hooks(trainer: TrainerConfig, fusion: FusionConfig) -> None:
-    """Find the user's own classes and functions first: a wrong name must not cost the training of the detectors."""
+def _check_first(trainer: TrainerConfig, fusion: FusionConfig) -> None:
+    """Refuse first what would be refused later: a wrong name must not cost the training of the detectors."""
+    if trainer.devices != 1 or trainer.num_nodes != 1:
+        raise PredactError(
+            f"trainer.devices={trainer.devices}, num_nodes={trainer.num_nodes}: fusion trains on one device; use a "
+            "sweep over seeds to fill more, or several devices for the detectors' own presets"
+        )
     rewards = () if fusion.reward in REWARDS else (fusion.reward,)
     for path in (*trainer.callbacks, *trainer.loggers, *fusion.state_features, *rewards):
         load_object(path)
@@ -266,7 +279,7 @@ def _finish(
         config=agent.plain_config(),
         metrics={subset: models[HEADLINE] for subset, models in evaluation.metrics.items()},
     )
-    grid_path = run.models_dir / f"fusion_policy_{name}.npy"
+    grid_path = run.model_path(f"fusion_policy_{name}", suffix=".npy")
     with atomic_path(grid_path) as partial, partial.open("wb") as file:
         np.save(file, alpha_grid(policy, GRID).numpy(), allow_pickle=False)
     picture = to_png(_heat_map(policy, predictions.splits[TRAIN]))

@@ -25,6 +25,7 @@ from torch.optim import Adam, Optimizer
 from predact.rl.dqn import DQNConfig, QNetwork
 from predact.rl.environment import BatchedEnvironment
 from predact.rl.learner import DQNLearner
+from predact.runtime.checkpoints import read_tensors
 from predact.runtime.errors import PredactError
 
 CHECKPOINT_KEY = "agent"
@@ -175,5 +176,5 @@ def _plain(config: DQNConfig) -> dict[str, Any]:
 def read_network_state(checkpoint: Path) -> dict[str, Tensor]:
     """Return the weights of the online network in a checkpoint of `DQNModule`, for `QNetwork.load_state_dict`."""
     prefix = "network."
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    weights = read_tensors(checkpoint, kind="checkpoint")["state_dict"]
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

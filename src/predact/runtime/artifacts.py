@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from predact.runtime.errors import PredactError
+
+log = logging.getLogger(__name__)
 
 HASH_CHARACTERS = 16
 
@@ -77,5 +80,13 @@ def content_hash(*parts: Any) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that guards the artifact at `path`, so that parallel jobs build it once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that works on %s", path.name)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
