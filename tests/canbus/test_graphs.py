@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predact.canbus import graphs as graphs_module
+from predact.canbus.catalog import find_captures
 from predact.canbus.frames import Frames
 from predact.canbus.graphs import WindowConfig, build_graphs, window_ends
 from predact.canbus.packed import PackedGraphs
@@ -105,6 +107,18 @@ def test_windows_that_are_over_do_not_change_with_what_follows(frames: Frames, c
     # The end of the last window is not known before the next frame.
     over = torch.arange(max((cut - 5) // 3 + 1, 0))
     assert_same_graphs(part.subset(over), build_graphs(frames, config).subset(over))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["hcrl_sa", "set_04"])
+def test_graphs_of_real_captures_agree_with_plain_loops(name: str, real_data: Path) -> None:
+    config = WindowConfig(stride=70, reference_s=0.5)
+    for capture in find_captures(name, real_data).captures[:4]:
+        frames = capture.read()
+        steps_back = np.flatnonzero(np.diff(frames.timestamp) < 0)
+        middle = int(steps_back[0]) if len(steps_back) else len(frames) // 2
+        part = frames[max(middle - 1000, 0) : middle + 1000]
+        assert_agrees(build_graphs(part, config), loop_graphs(part, config))
 
 
 def test_one_window_by_hand() -> None:

@@ -122,6 +122,14 @@ def test_a_batch_owns_its_tensors() -> None:
     assert_same_batch(GRAPHS.batch(torch.tensor([0, 1])).to("cpu"), GRAPHS.batch(torch.tensor([0, 1])))
 
 
+@pytest.mark.gpu
+def test_a_batch_gathered_on_the_gpu_is_the_same() -> None:
+    index = torch.tensor([5, 0, 20, 5, 33])
+    batch = GRAPHS.to("cuda").batch(index.to("cuda"))
+    assert all(tensor.is_cuda for tensor in batch)
+    assert_same_batch(batch.to("cpu"), GRAPHS.batch(index))
+
+
 @given(INDEX, st.data())
 def test_a_subset_of_a_subset_is_the_subset_of_both_indices(index: list[int], data: st.DataObject) -> None:
     outer = torch.tensor(index)

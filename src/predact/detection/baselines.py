@@ -70,7 +70,7 @@ def fit_baselines(
     prior = Prior.of_captures(train.u[:, absolute], train, reference_s=reference_s)
 
     def relative(graphs: PackedGraphs) -> NDArray[np.float32]:
-        # Trees split between training values: in units of each capture's own spread they do not transfer (measured).
+        # Trees split between training values: in units of each capture's own spread they would not transfer.
         values = graphs.u[:, absolute]
         return _array(calibrate(values, graphs, prior, reference_s=reference_s, prior_windows=math.inf))
 
