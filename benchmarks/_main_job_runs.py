@@ -105,7 +105,9 @@ class Bench:
             wall_s, peak_gb = run(command, folder=folder, log=folder / f"{script.stem}.log", allowed=(0, 1))
             return Finished(wall_s=wall_s, peak_gb=peak_gb, payload=read_json(output)["rows"])
 
-        finished = kept(folder / f"{script.stem}.json", self.stamp(code_hash([script])), measure)
+        finished = kept(
+            folder / f"{script.stem}.json", self.stamp(code_hash([script, *script.parent.glob("_*.py")])), measure
+        )
         return [row | {"name": f"{script.stem}/{row['name']}"} for row in finished.payload]
 
     def _train(self, dataset: str, seed: int, step: str, stamp: str, *overrides: str) -> Finished:

@@ -46,6 +46,10 @@ def _own(error: BaseException) -> str | None:
 
 
 def _disk(error: BaseException) -> str | None:
+    # safetensors keeps the system's number in its text alone.
+    number = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    if number is not None:
+        error = OSError(int(number[1]), str(error))
     if not isinstance(error, OSError):
         return None
     file = f" while writing {error.filename}" if error.filename else ""

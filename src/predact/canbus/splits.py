@@ -44,14 +44,19 @@ def block_split(graphs: PackedGraphs, *, size: int, stride: int, dataset: str) -
     near = near_other(graphs, is_val, gap_windows(size, stride))
     split = Split(train=torch.nonzero(~is_val & ~near).squeeze(1), val=torch.nonzero(is_val).squeeze(1))
     for part, index in (("training", split.train), ("validation", split.val)):
-        attacks = int(graphs.y[index].sum())
-        missing = "attack" if attacks == 0 else "benign" if attacks == len(index) else None
-        if missing:
-            raise PredactError(
-                f"{dataset}: none of the {len(index)} {part} windows is {missing}; add training captures "
-                f"that hold both, of at least {BLOCK_WINDOWS * BLOCKS_PER_ROUND} windows, or lower data.window.stride"
-            )
+        refuse_one_class(graphs, index, name=f"{dataset}: none of the {len(index)} {part} windows")
     return split
+
+
+def refuse_one_class(graphs: PackedGraphs, index: Tensor, *, name: str) -> None:
+    """Raise a PredactError if the windows at `index` lack a class; `name` says whose they are."""
+    attacks = int(graphs.y[index].sum())
+    missing = "attack" if attacks == 0 else "benign" if attacks == len(index) else None
+    if missing:
+        raise PredactError(
+            f"{name} is {missing}; add training captures that hold both, of at least "
+            f"{BLOCK_WINDOWS * BLOCKS_PER_ROUND} windows, or change data.window.stride"
+        )
 
 
 def folds(graphs: PackedGraphs, train: Tensor, *, num_folds: int, size: int, stride: int) -> list[Split]:

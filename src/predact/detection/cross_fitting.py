@@ -12,7 +12,7 @@ from pathlib import Path
 
 from predact.canbus.datamodule import CanDataConfig, DatasetGraphs
 from predact.canbus.features import FEATURE_VERSION
-from predact.canbus.splits import Split, folds
+from predact.canbus.splits import Split, folds, refuse_one_class
 from predact.detection.detectors import Detector, DetectorKind
 from predact.detection.gat import GATConfig
 from predact.detection.prediction_cache import (
@@ -66,6 +66,8 @@ class BaseModels:
             held_out = []
             for number, fold in enumerate(parts):
                 name, others = f"fold_{number}_of_{num_folds}", Split(train=fold.train, val=self.split.val)
+                whose = f"{self.dataset.label}: none of the {len(fold.train)} training windows of {name}"
+                refuse_one_class(train, fold.train, name=whose)
                 scores = score_windows(train, self._fit(gat, others, name)[0], self._fit(vgae, others, name)[0])
                 held_out.append((fold.val, select(scores, fold.val)))
             whole = score_windows(train, whole_gat, whole_vgae)
