@@ -141,7 +141,8 @@ def test_what_is_meant_for_fusion_does_not_reach_the_detectors(
 ) -> None:
     # Its number of epochs is the agent's, and its callbacks would run once a detector.
     caplog.set_level(logging.INFO)
-    trainer = replace(TRAINER, max_epochs=77, callbacks=("tests.detection.tiny.FailInSecondEpoch",))
+    callbacks = ("tests.detection.tiny.FailInSecondEpoch",)
+    trainer = replace(TRAINER, max_epochs=77, early_stopping_patience=1, callbacks=callbacks)
     _, key = replace(base, trainer=trainer).fit(GAT_CONFIG)
     assert base.fit(GAT_CONFIG)[1] == key
     assert "epoch 2 of 2" in caplog.text

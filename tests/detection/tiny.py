@@ -173,8 +173,15 @@ def with_callback(callback: type[Callback]) -> TrainerConfig:
     return replace(TRAINER, callbacks=(f"tests.detection.tiny.{callback.__name__}",))
 
 
+class FailInFirstEpoch(Callback):
+    """A bug, or memory that is used up, before there is any checkpoint."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise RuntimeError("out of memory")
+
+
 class FailInSecondEpoch(Callback):
-    """A bug, or memory that is used up."""
+    """The same after the first checkpoint."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
@@ -267,8 +274,8 @@ def assert_equal_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tenso
     assert differing == []
 
 
-def without_validation_attacks(root: Path) -> None:
-    """Write an `hcrl_sa` below `root` whose only attacks lie in training blocks."""
+def without_attacks_in(block: int, root: Path) -> None:
+    """Write an `hcrl_sa` below `root` whose attacks lie in blocks 2 to 4 of its training captures, but for `block`."""
     for subset, names in (
         ("train_01_attack_free", ("attack-free-A",)),
         ("train_02_with_attacks", ("DoS-A", "fuzzing-B")),
@@ -278,6 +285,6 @@ def without_validation_attacks(root: Path) -> None:
             frames = capture(name)
             label = frames.label.copy()
             if subset.startswith("train"):
-                first, last = (4 * BLOCK_WINDOWS * DATA.window.size, 5 * BLOCK_WINDOWS * DATA.window.size)
-                label[first:last] = 0
+                frames_a_block = BLOCK_WINDOWS * DATA.window.size
+                label[block * frames_a_block : (block + 1) * frames_a_block] = 0
             write_csv(replace(frames, label=label), root / "hcrl_sa" / subset / f"{name}.csv")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,7 +39,7 @@ from tests.detection.tiny import (
     leftovers,
     model_tensors,
     overrides,
-    without_validation_attacks,
+    without_attacks_in,
     workplace,
 )
 
@@ -118,8 +117,6 @@ def test_the_caches_hold_whole_parts_that_say_simulated(whole: tuple[Path, Resul
         assert visible(cache_dir / part) and all("demo-simulated" in name for name in visible(cache_dir / part))
     # Both detectors, each for all windows and for two folds, and their twins without calibration.
     assert len(list((cache_dir / "models").glob("*.pth"))) == 2 * (1 + 2 + 1)
-    (predictions,) = (cache_dir / "fusion").glob("*.safetensors")
-    assert set(json.loads(predictions.with_suffix(".json").read_text())["windows"]) >= {"train", "val"}
 
 
 def test_results_follow_the_schema_with_every_row_on_every_subset(whole: tuple[Path, Results]) -> None:
@@ -129,9 +126,9 @@ def test_results_follow_the_schema_with_every_row_on_every_subset(whole: tuple[P
     assert (data["preset"], data["dataset"], data["data_source"]) == ("fusion_demo", "demo-simulated", "simulated")
     assert (data["headline"], data["score_name"]) == (HEADLINE, "val/reward")
     detectors = {"gat", "vgae", "gat_uncalibrated", "vgae_uncalibrated"}
+    assert len(data["metrics"]) == 6
     for models in data["metrics"].values():
         assert set(models) == {*BASELINE_ROWS, *detectors, *FUSION_ROWS} >= set(COMPARED)
-    assert len(data["metrics"]) == 6
     assert set(data["durations_s"]) == {
         *("graphs", "detectors", "predictions", "fusion", "evaluation", "report", "total")
     }
@@ -194,8 +191,8 @@ def test_the_same_seed_gives_the_same_numbers_and_weights_from_nothing(
     again = run(preset(tmp_path / "another_cache"))
     assert again.data["metrics"] == results.data["metrics"] and again.score == results.score
     assert_equal_tensors(model_tensors(tmp_path / AGENT), model_tensors(folder / AGENT))
-    name = "fusion_policy_demo-simulated.npy"
-    assert (tmp_path / "saved_models" / name).read_bytes() == (folder / "saved_models" / name).read_bytes()
+    policy = results.data["artifacts"]["policy"]
+    assert (tmp_path / policy).read_bytes() == (folder / policy).read_bytes()
 
 
 def test_test_captures_do_not_reach_the_agent(
@@ -266,6 +263,17 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_resumed_run_equals_one_never
     assert "Nothing was trained in this run" in (again.folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_is_not_resumed_from_another(
+    whole: tuple[Path, Results], few: Callable[..., Results], tmp_path: Path
+) -> None:
+    few("seed=1")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        few("trainer.callbacks=[tests.detection.tiny.FailInFirstEpoch]")
+    lines = log_of(few("resume=true"))
+    assert "nothing to resume" in lines and "resuming from" not in lines
+    assert_equal_tensors(model_tensors(tmp_path / AGENT), model_tensors(whole[0] / AGENT))
+
+
 def test_without_resume_a_run_starts_anew_and_keeps_the_old_checkpoints(
     whole: tuple[Path, Results], few: Callable[..., Results], tmp_path: Path
 ) -> None:
@@ -315,7 +323,7 @@ def direct(cache_dir: Path, **changes: Any) -> Results:
 
 
 def test_validation_without_an_attack_is_refused_by_name(tmp_path: Path) -> None:
-    without_validation_attacks(tmp_path)
+    without_attacks_in(4, tmp_path)
     data = CanDataConfig(name="hcrl_sa", root=str(tmp_path))
     with pytest.raises(PredactError, match=r"hcrl_sa: none of the \d+ validation windows is attack") as caught:
         direct(tmp_path / "cache", data=data, run=RunConfig(preset="fusion_hcrl_sa"))
@@ -323,15 +331,25 @@ def test_validation_without_an_attack_is_refused_by_name(tmp_path: Path) -> None
     assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_fold_that_would_train_without_an_attack_is_refused_by_name(tmp_path: Path) -> None:
+    # Attacks of block 2 are held out of the first fold, and there are no others to train on.
+    without_attacks_in(3, tmp_path)
+    data = CanDataConfig(name="hcrl_sa", root=str(tmp_path))
+    with pytest.raises(PredactError, match=r"none of the \d+ training windows of fold_0_of_2 is attack") as caught:
+        direct(tmp_path / "cache", data=data, run=RunConfig(preset="fusion_hcrl_sa"))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
         ({"fusion": FusionConfig(reward="no_such_module.reward")}, "no_such_module.reward: no module"),
         ({"fusion": FusionConfig(state_features=("math.no_such_feature",))}, "math"),
+        ({"trainer": replace(TRAINER, devices=2)}, "trainer.devices=2, num_nodes=1: fusion trains on one device"),
         ({"trainer": replace(TRAINER, callbacks=("no_such_module.Mine",))}, "no_such_module.Mine: no module"),
     ],
 )
-def test_a_wrong_name_of_ones_own_is_found_before_anything_is_trained(
+def test_what_would_fail_in_the_end_fails_before_anything_is_trained(
     tmp_path: Path, changes: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(PredactError, match=line) as caught:
