@@ -290,10 +290,13 @@ def _checkpointing(
                 filename="best",
                 monitor=monitor,
                 mode=mode,
-                save_last=True,
+                save_last=monitor is None,
                 enable_version_counter=False,
             )
         )
+        if monitor is not None:
+            # `save_last` writes only when the best improves, and a kill long after that would lose all since.
+            callbacks.append(ModelCheckpoint(dirpath=checkpoint_dir, filename="last", enable_version_counter=False))
     if config.early_stopping_patience is not None:
         if monitor is None:
             raise PredactError(
