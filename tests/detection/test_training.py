@@ -17,8 +17,8 @@ from predact.canbus.datamodule import DatasetGraphs
 from predact.canbus.packed import PackedGraphs
 from predact.canbus.splits import Split
 from predact.detection.detectors import Detector, batches
-from predact.detection.training import FitTask, cached_detector, fit_detector, quiet
-from predact.runtime.trainer import TrainerConfig
+from predact.detection.training import FitTask, cached_detector, fit_detector
+from predact.runtime.trainer import TrainerConfig, quiet
 from tests.detection.tiny import (
     GAT_CONFIG,
     TRAINER,

@@ -265,3 +265,17 @@ def test_a_narrow_terminal_loses_no_digit() -> None:
     metrics = {f"test_0{i}_unknown_vehicle_unknown_attack": DETECTION for i in range(4)}
     plain = without_colours(printed(overview_table(metrics, metric="f1", title="F1"), width=80))
     assert plain.count("0.9980") == 8
+
+
+def test_a_narrow_band_is_not_best_for_being_narrow() -> None:
+    bands = {"raw": {"coverage_80": 0.6, "width_80": 1.0}, "conformal": {"coverage_80": 0.8, "width_80": 1.3}}
+    table = cells(result_table(bands, title="t"))
+    assert table["raw"] == {"coverage of 80 %": ("0.600", ""), "width of 80 %": ("1.0000", "")}
+
+
+def test_a_forecasters_metrics_rank_the_lower_first_and_come_in_the_order_of_the_design() -> None:
+    names = ("crps", "mase", "mse", "coverage_80", "width_80", "pinball", "mae")
+    rows = {"ridge": dict.fromkeys(names, 0.4), "blend": dict.fromkeys(names, 0.3)}
+    table = result_table(rows, title="t", baselines={"ridge"}, headline="blend")
+    assert table.columns == ("MSE", "MAE", "MASE", "pinball", "CRPS", "coverage of 80 %", "width of 80 %")
+    assert [cell.mark for cell in table.rows[1].cells] == ["best"] * 5 + [""] * 2

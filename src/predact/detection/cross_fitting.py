@@ -24,10 +24,10 @@ from predact.detection.prediction_cache import (
     score_windows,
     select,
 )
-from predact.detection.training import FitTask, cached_detector, quiet
+from predact.detection.training import FitTask, cached_detector
 from predact.detection.vgae import VGAEConfig
 from predact.runtime.artifacts import content_hash
-from predact.runtime.trainer import TrainerConfig
+from predact.runtime.trainer import TrainerConfig, quiet
 
 CACHE_VERSION = 1
 """Part of the cache's hash: raise it when what is cached changes its meaning."""

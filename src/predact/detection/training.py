@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,15 +35,15 @@ from predact.detection.evaluation import Row, detector_row, evaluate, scored
 from predact.detection.gat import GATConfig
 from predact.detection.reporting import DetectionReport, finish_run
 from predact.detection.vgae import VGAEConfig, total_error
-from predact.runtime.artifacts import content_hash, locked
-from predact.runtime.checkpoints import load_model, read_tensors, save_model, write_model_card
+from predact.runtime.artifacts import content_hash
+from predact.runtime.checkpoints import ModelFile, read_tensors, save_model, write_model_card
 from predact.runtime.devices import choose_device
-from predact.runtime.errors import PredactError
-from predact.runtime.paths import shown, trained_part_path
+from predact.runtime.paths import trained_part_path
 from predact.runtime.results import Results
 from predact.runtime.runs import RunConfig, open_run, plain_config
 from predact.runtime.seeding import derived_seed, seed_everything
-from predact.runtime.trainer import TrainerConfig, build_trainer, resume_path, start_point
+from predact.runtime.trained_parts import trained_part
+from predact.runtime.trainer import TrainerConfig, build_trainer, quiet, resume_path, start_point
 
 log = logging.getLogger(__name__)
 
@@ -120,45 +119,20 @@ class FitTask:
         return content_hash(plain, self.config)
 
 
-def quiet(trainer: TrainerConfig) -> TrainerConfig:
-    """Return the settings for a detector below a run: what decides weights is the same for whoever finds them cached.
-
-    Epochs, early stopping, devices, callbacks and loggers are those of what the run itself trains.
-    """
-    return replace(
-        trainer,
-        max_epochs=None,
-        early_stopping_patience=None,
-        devices=1,
-        num_nodes=1,
-        strategy="auto",
-        callbacks=(),
-        loggers=(),
-        profiler=None,
-    )
-
-
 def cached_detector(task: FitTask, trainer: TrainerConfig, *, cache_dir: Path) -> tuple[Detector, str]:
     """Return the trained detector and its key from the cache, or train and keep it; parallel jobs train it once."""
     # Precision and the number of epochs decide weights as well, whoever sets them.
     key = content_hash(task.key, {"precision": trainer.precision, "epochs": trainer.max_epochs})
     path = trained_part_path(cache_dir, task.name if task.part == "all" else f"{task.name}_{task.part}", key)
-    with locked(path):
-        if path.exists():
-            try:
-                model = load_model(path)
-                detector = Detector.from_state(model.config, model.state_dict, source=str(path))
-            except PredactError as error:
-                log.warning("%s; training it again", error)
-            else:
-                log.info("%s found in %s", task.name, shown(path))
-                return detector, key
+
+    def read(model: ModelFile) -> Detector:
+        return Detector.from_state(model.config, model.state_dict, source=str(path))
+
+    def train(checkpoints: Path) -> Detector:
         log.info("training %s (%s) on %s windows", task.name, task.part, f"{len(task.split.train):,}")
-        checkpoints = path.with_name(f"{path.stem}_checkpoints")
-        detector = fit_detector(task, trainer, checkpoint_dir=checkpoints, run_dir=None, resume=True)
-        save_model(path, config=detector.plain_config(), state_dict=detector.state_dict(), meta={"key": key})
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return detector, key
+        return fit_detector(task, trainer, checkpoint_dir=checkpoints, run_dir=None, resume=True)
+
+    return trained_part(path, read=read, train=train), key
 
 
 def fit_detector(

@@ -51,7 +51,7 @@ METRICS = {
     "pinball": Metric(title="pinball", better="lower"),
     "crps": Metric(title="CRPS", better="lower"),
     "coverage_80": Metric(title="coverage of 80 %", better="neither", decimals=3),
-    "width_80": Metric(title="width of 80 %", better="lower"),
+    "width_80": Metric(title="width of 80 %", better="neither"),
     "cost": Metric(title="cost", better="lower", decimals=2),
     "slo_violation": Metric(title="SLO violation", better="lower"),
     "p95_s": Metric(title="p95, s", better="lower", decimals=3),

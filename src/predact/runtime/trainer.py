@@ -9,7 +9,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +75,24 @@ class TrainerConfig:
                 raise ValueError(f"{name}={value} must be at least 1")
         if self.devices < 1 and self.devices != -1:
             raise ValueError(f"devices={self.devices} must be at least 1, or -1 for all")
+
+
+def quiet(trainer: TrainerConfig) -> TrainerConfig:
+    """Return the settings for a part below a run: what decides weights is the same for whoever finds them cached.
+
+    Epochs, early stopping, devices, callbacks and loggers are those of what the run itself trains.
+    """
+    return replace(
+        trainer,
+        max_epochs=None,
+        early_stopping_patience=None,
+        devices=1,
+        num_nodes=1,
+        strategy="auto",
+        callbacks=(),
+        loggers=(),
+        profiler=None,
+    )
 
 
 class AtomicCheckpointIO(CheckpointIO):
