@@ -1,0 +1,1 @@
+"""Forecasting: a segment LSTM beside a ridge, with intervals that keep their coverage."""
