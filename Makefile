@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench verify clean
+.PHONY: help demo demo-forecasting test test-slow lint bench verify clean
 
 # Empty: the first that works of python3.11 (the version that is tested), 3.12, 3.13, python3.
 PYTHON ?=
@@ -37,6 +37,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## train the detectors and the fusion agent on simulated traffic
 	@$(BIN)/python train.py --preset fusion_demo
 	@report=$$(ls -t logs/fusion_demo*/version_*/report.html 2>/dev/null | sed -n 1p || true); \
+		echo "The report of this run: $${report:?no report was written below logs/}"
+
+demo-forecasting: $(STAMP)  ## train the forecaster on a generated series
+	@$(BIN)/python train.py --preset forecast_demo
+	@report=$$(ls -t logs/forecast_demo*/version_*/report.html 2>/dev/null | sed -n 1p || true); \
 		echo "The report of this run: $${report:?no report was written below logs/}"
 
 test: $(STAMP)  ## every test that takes seconds

@@ -9,6 +9,7 @@ broken environment is a ✗ and not a traceback.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import platform
 import shutil
@@ -24,12 +25,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from predact.canbus.frames import Frames
+    from predact.runtime.checkpoints import ModelFile
 
 ROOT = Path(__file__).resolve().parent
 FOLDERS = ("data", "cache", "saved_models", "logs")
 MIN_FREE_GB = 2.0
 SMOKE_PRESET = "fusion_demo"
 SMOKE_LIMIT_S = 300
+WAVE_STEPS = 24
 SET_UP = "run: make verify (it sets up .venv), or: pip install -c constraints.txt -e ."
 
 
@@ -205,11 +208,11 @@ def check_presets() -> Finding:
 
 
 def check_models(folder: Path | None = None) -> Finding:
-    """Every saved model loads, and scores each window of simulated traffic with a number in [0, 1]."""
+    """Every saved model loads; detectors score simulated traffic in [0, 1], forecasters continue a wave."""
     paths = sorted((Path("saved_models") if folder is None else folder).glob("*.pth"))
     if not paths:
         return Finding(is_ok=True, summary="none saved yet")
-    frames = sample_traffic()
+    frames = functools.cache(sample_traffic)
     verdicts = {path: _try_model(path, frames) for path in paths}
     broken = [path for path, (is_ok, _) in verdicts.items() if not is_ok]
     lines = tuple(f"{path.name}: {verdict}" for path, (_, verdict) in verdicts.items())
@@ -230,25 +233,52 @@ def sample_traffic() -> Frames:
         return find_captures("demo", Path(folder)).train[0].read()
 
 
-def _try_model(path: Path, frames: Frames) -> tuple[bool, str]:
-    from predact.canbus.graphs import WindowConfig, build_graphs
-    from predact.detection.detectors import Detector
-    from predact.fusion.agent import KIND, FusionAgent
+def _try_model(path: Path, frames: Callable[[], Frames]) -> tuple[bool, str]:
+    from predact.forecasting.networks import KINDS
+    from predact.fusion.agent import KIND
     from predact.runtime.checkpoints import load_model
     from predact.runtime.errors import PredactError
 
     try:
         model = load_model(path)
-        if model.config.get("kind") == KIND:
-            score = FusionAgent.load(path).detect(frames).score
-        else:
-            detector = Detector.from_state(model.config, model.state_dict, source=str(path))
-            graphs = build_graphs(frames, WindowConfig(**model.meta.get("window", {})))
-            score = detector.score(graphs).score
+        kind = model.config.get("kind")
+        if kind in KINDS:
+            return _try_forecaster(path)
+        return _try_detector(path, model, frames(), is_agent=kind == KIND)
     except PredactError as error:
         return False, str(error)
+
+
+def _try_detector(path: Path, model: ModelFile, frames: Frames, *, is_agent: bool) -> tuple[bool, str]:
+    from predact.canbus.graphs import WindowConfig, build_graphs
+    from predact.detection.detectors import Detector
+    from predact.fusion.agent import FusionAgent
+
+    if is_agent:
+        score = FusionAgent.load(path).detect(frames).score
+    else:
+        detector = Detector.from_state(model.config, model.state_dict, source=str(path))
+        graphs = build_graphs(frames, WindowConfig(**model.meta.get("window", {})))
+        score = detector.score(graphs).score
     is_ok = len(score) > 0 and bool(((score >= 0) & (score <= 1)).all())
     return is_ok, f"{len(score)} windows, scores {score.min():.3f} to {score.max():.3f}"
+
+
+def _try_forecaster(path: Path) -> tuple[bool, str]:
+    """Let it continue a wave on the scale of its own series: the answer is finite, moves, and lies in its band."""
+    import numpy as np
+
+    from predact.forecasting.forecaster import Forecaster
+
+    forecaster = Forecaster.load(path)
+    wave = np.sin(np.arange(forecaster.look_back) * 2 * np.pi / WAVE_STEPS)[:, None]
+    forecaster.update(np.array(forecaster.facts.mean) + wave * np.array(forecaster.facts.std))
+    forecast = forecaster.forecast()
+    is_finite = bool(np.isfinite([forecast.point, forecast.lower, forecast.upper]).all())
+    moves = len(forecast.point) == 1 or bool((np.ptp(forecast.point, axis=0) > 0).all())
+    is_ok = is_finite and moves and bool((forecast.lower <= forecast.upper).all())
+    verdict = "" if is_ok else ", NOT a forecast: constant, crossed or not finite"
+    return is_ok, f"{forecaster.horizon} steps of {len(forecaster.columns)} channels by {forecaster.form.name}{verdict}"
 
 
 def check_smoke_run() -> Finding:

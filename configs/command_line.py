@@ -5,11 +5,12 @@ Nothing here imports a network library, so that `--help`, `--list` and a misspel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from configs.preset import PRESETS, Preset
+from configs.preset import FILE_SERIES, PRESETS, Preset
 from predact.runtime.errors import PredactError
 
 HELP = """\
@@ -18,12 +19,14 @@ Train a preset: python train.py --preset NAME [flags] [field=value ...]
   --list                        every preset, one line each
   --preset NAME                 the complete, named run to start from
   --training T --dataset D      the same by parts: T_D, e.g. fusion and set_04
+  --training forecast --dataset file:PATH    the forecaster on a CSV or Parquet file of your own
   --training T --pattern P      likewise for a load pattern
 
 Shortcuts; each writes an override, which --cfg job shows:
   --epochs N  --batch-size N  --lr X     of what the preset trains last
   --timesteps N  --episodes N            length of an agent's training
   --pattern P                            load pattern
+  --horizon N                            values ahead that a forecaster predicts
   --name NAME                            name of the saved model
   --eval                                 evaluate after training
   --quick                                smallest useful size
@@ -42,6 +45,7 @@ Examples:
   python train.py --preset fusion_hcrl_sa trainer.max_epochs=5 agent.learning_rate=1e-3
   python train.py --training fusion --dataset set_04 --epochs 3
   python train.py --preset gat_demo --quick
+  python train.py --preset forecast_etth1 --horizon 192
   python train.py --preset fusion_demo data.source=simulated
   python train.py -m --preset gat_demo model.learning_rate=1e-3,5e-3 seed=0,1 hydra/launcher=joblib
 
@@ -58,6 +62,7 @@ VALUE_FLAGS = (
     "timesteps",
     "episodes",
     "pattern",
+    "horizon",
     "name",
 )
 SWITCHES = ("list", "help", "eval", "quick")
@@ -122,7 +127,9 @@ def hydra_arguments(arguments: Arguments) -> list[str]:
     """
     if any(question in arguments.hydra for question in HYDRA_QUESTIONS):
         return [*arguments.hydra, *arguments.overrides]
+    own_file = _own_file(arguments.flags)
     chosen, others = _preset(arguments)
+    others = [*own_file, *others]
     has_own_presets = any(flag.partition("=")[0] in ("--config-dir", "-cd") for flag in arguments.hydra)
     names = chosen.split(",")
     for name in names:
@@ -168,6 +175,21 @@ def _preset(arguments: Arguments) -> tuple[str, list[str]]:
     if len(set(names)) > 1:
         raise PredactError(f"more than one preset given ({', '.join(names)}); -m --preset {','.join(names)} runs each")
     return names[0], others
+
+
+def _own_file(flags: dict[str, str]) -> list[str]:
+    """Return the override that `--dataset file:PATH` stands for; what is left of it names the preset."""
+    kind, colon, path = flags.get("dataset", "").partition(":")
+    if kind != FILE_SERIES or not colon:
+        return []
+    if "training" not in flags:
+        given = f"--dataset {FILE_SERIES}:{path}"
+        raise PredactError(f"{given} needs --training, e.g. --training forecast {given}")
+    flags["dataset"] = FILE_SERIES
+    # Quoted, since a path may hold what means something to Hydra; within, backslashes count before a quote alone.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), path)
+    quoted = quoted.replace("${", "\\${")
+    return [f"data.name='{FILE_SERIES}:{quoted}'"]
 
 
 def _by_parts(flags: dict[str, str]) -> str | None:

@@ -13,12 +13,14 @@ from typing import Any
 from hydra_zen import store
 
 from predact.canbus.datasets import DATASETS
+from predact.forecasting.catalog import SERIES
 
 # Files are read whole: attacks may start late in a capture, and nothing can be learned from what comes before.
 QUICK_SCALE = 0.2
 
 COMMON_SHORTCUTS = {"name": "run.name", "eval": "run.evaluate", "epochs": "trainer.max_epochs"}
 DETECTOR_SHORTCUTS = COMMON_SHORTCUTS | {"batch-size": "model.batch_size", "lr": "model.learning_rate"}
+FORECAST_SHORTCUTS = DETECTOR_SHORTCUTS | {"horizon": "horizon"}
 AGENT_SHORTCUTS = COMMON_SHORTCUTS | {"batch-size": "agent.batch_size", "lr": "agent.learning_rate"}
 
 
@@ -97,3 +99,56 @@ for dataset in DATASETS.values():
             quick=("trainer.max_epochs=2", "gat.epochs=1", "vgae.epochs=1", f"data.simulation_scale={QUICK_SCALE}"),
         ),
     )
+
+FILE_SERIES = "file"
+FORECASTERS = {
+    "": ("lstm_segment", "segment LSTM blended with a ridge"),
+    "_small": ("lstm_segment_small", "half as wide a segment LSTM"),
+    "_large": ("lstm_segment_large", "twice as wide a segment LSTM"),
+    "_plain": ("lstm_plain", "textbook LSTM, one value a step, to compare with"),
+}
+
+
+# A window of one channel is one row of a batch, so such a series takes more and smaller batches.
+ONE_CHANNEL = {"batch_size": 32, "epochs": 12}
+
+
+def add_forecast_presets(name: str, title: str, sizes: Mapping[str, int], *, horizon: int) -> None:
+    """Add a preset of every forecaster on a series; `sizes` are fields of the network."""
+    for suffix, (model, what) in FORECASTERS.items():
+        is_plain = model == "lstm_plain"
+        width = "model.hidden_dim=4" if is_plain else "model.hidden_dim=8"
+        add_preset(
+            f"forecast_{name}{suffix}",
+            Preset(
+                description=f"{what}, on {title}",
+                task="predact.forecasting.training.train_forecaster",
+                defaults={
+                    "series@data": name,
+                    "model": model,
+                    "model@plain": "lstm_plain",
+                    "model@dlinear": "dlinear",
+                    "intervals": "rolling",
+                    "trainer": "default",
+                    "run": "default",
+                },
+                shortcuts=FORECAST_SHORTCUTS,
+                quick=("trainer.max_epochs=1", width, "plain.epochs=1", "plain.hidden_dim=4", "dlinear.epochs=1"),
+                changes={
+                    "horizon": horizon,
+                    "model": {} if is_plain else dict(sizes),
+                    "dlinear": {"look_back": sizes["look_back"]},
+                    "trainer": {"early_stopping_patience": 2},
+                },
+            ),
+        )
+
+
+for info in SERIES.values():
+    network = {"look_back": info.look_back, "segment": info.segment}
+    add_forecast_presets(
+        info.name, info.title, network | (ONE_CHANNEL if len(info.columns) == 1 else {}), horizon=info.horizon
+    )
+add_forecast_presets(
+    FILE_SERIES, "a file of one's own: data.name=file:PATH", {"look_back": 336, "segment": 24}, horizon=96
+)

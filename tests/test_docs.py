@@ -195,7 +195,7 @@ def test_every_file_that_a_page_names_is_there(page: str) -> None:
 
 
 def is_field(name: str) -> bool:
-    whole = (composed("fusion_demo"), composed("gat_demo"))
+    whole = (composed("fusion_demo"), composed("gat_demo"), composed("forecast_demo"))
     return any(OmegaConf.select(config, name, default=whole) is not whole for config in whole)
 
 
@@ -215,7 +215,7 @@ def is_ours(name: str) -> bool:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_every_config_field_and_module_that_a_page_names_is_there(page: str) -> None:
-    groups = "data|model|gat|vgae|agent|fusion|trainer|run|predact"
+    groups = "data|model|plain|dlinear|intervals|gat|vgae|agent|fusion|trainer|run|predact"
     named = [match[1] for name in quoted(page) if (match := re.match(rf"((?:{groups})(?:\.\w+)+)(?![\w./])", name))]
     files = re.compile(r"\.(py|md|csv|json|yaml|html|pth|ckpt|npy|png|log)$")
     assert not [name for name in named if not files.search(name) and not is_field(name) and not is_ours(name)]

@@ -14,41 +14,98 @@ from hydra_zen import get_target, instantiate
 from hydra_zen.third_party.pydantic import pydantic_parser
 from omegaconf import DictConfig, OmegaConf
 
-from configs import load_preset, register
+from configs import load_preset, register, run
 from configs.command_line import list_presets
 from configs.launch import ROOT_KEYS
 from configs.preset import PRESETS
 from predact.canbus.datasets import DATASETS
 from predact.detection.detectors import Detector
+from predact.forecasting.catalog import SERIES
+from predact.forecasting.lstm import SegmentLSTMConfig
+from predact.forecasting.networks import NamedNetwork
+from predact.forecasting.plain import PlainLSTMConfig
+from predact.forecasting.series import SeriesConfig
+from predact.runtime.errors import PredactError
 from predact.runtime.hooks import load_object
 
 NAMES = list(PRESETS)
-ONE_OF_A_KIND = [name for name in NAMES if name.endswith("_demo")]
-GROUPS = ("data", "model", "agent", "fusion", "trainer", "run")
+DETECTORS = ("gat", "gat_large", "vgae", "vgae_large", "fusion")
+FORECASTERS = ("", "_small", "_large", "_plain")
+OWN_FILE = "data.name=file:mine.csv"
+ONE_OF_A_KIND = [
+    *(f"{kind}_demo" for kind in DETECTORS),
+    *(f"forecast_{series}{size}" for series in ("demo", "file") for size in FORECASTERS),
+]
+GROUPS = ("data", "series", "model", "agent", "fusion", "intervals", "trainer", "run")
+# Plain numbers among the configs.
+NUMBERS = ("horizon",)
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """Return the config of a preset; one for files of one's own gets the name of a file."""
+    return load_preset(name, *([OWN_FILE] if name.startswith("forecast_file") else []), *overrides)
 
 
 def built(config: DictConfig) -> dict[str, Any]:
-    parts = {str(key): config[key] for key in config if key not in ROOT_KEYS}
+    parts = {str(key): config[key] for key in config if key not in (*ROOT_KEYS, *NUMBERS)}
     return {key: instantiate(part, _target_wrapper_=pydantic_parser) for key, part in parts.items()}
 
 
-def test_every_dataset_has_a_preset_of_every_kind() -> None:
-    kinds = ("gat", "gat_large", "vgae", "vgae_large", "fusion")
-    assert sorted(NAMES) == sorted(f"{kind}_{dataset}" for dataset in DATASETS for kind in kinds)
+def test_every_dataset_and_every_series_has_a_preset_of_every_kind() -> None:
+    of_datasets = {f"{kind}_{dataset}" for dataset in DATASETS for kind in DETECTORS}
+    of_series = {f"forecast_{series}{size}" for series in (*SERIES, "file") for size in FORECASTERS}
+    assert len(NAMES) == len(set(NAMES)) and set(NAMES) == of_datasets | of_series
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_composes_and_every_config_it_names_builds(name: str) -> None:
-    config = load_preset(name)
+    config = composed(name)
     parts = built(config)
     assert all(is_dataclass(part) for part in parts.values())
     assert config.run.preset == name
-    assert name.endswith(f"_{parts['data'].name}")
+    if name.startswith("forecast_"):
+        (series,) = {parts["data"].name.partition(":")[0]}
+        assert name in {f"forecast_{series}{size}" for size in FORECASTERS}
+    else:
+        assert name.endswith(f"_{parts['data'].name}")
+
+
+@pytest.mark.parametrize("size", FORECASTERS)
+@pytest.mark.parametrize("series", ["etth1", "nyc_taxi", "demo", "file"])
+def test_a_forecaster_sees_what_the_catalogue_says(series: str, size: str) -> None:
+    info = SERIES.get(series)
+    look_back, segment, horizon = (info.look_back, info.segment, info.horizon) if info else (336, 24, 96)
+    config = composed(f"forecast_{series}{size}")
+    parts = built(config)
+    assert config.horizon == horizon and parts["dlinear"].look_back == look_back
+    if size == "_plain":
+        assert type(parts["model"]) is PlainLSTMConfig and parts["model"] == parts["plain"]
+    else:
+        assert type(parts["model"]) is SegmentLSTMConfig
+        assert (parts["model"].look_back, parts["model"].segment) == (look_back, segment)
+
+
+def test_a_forecaster_has_the_shortcuts_of_a_detector_and_its_horizon() -> None:
+    assert PRESETS["forecast_demo"].shortcuts == {**PRESETS["gat_demo"].shortcuts, "horizon": "horizon"}
+
+
+def test_a_large_forecaster_is_larger_and_a_small_one_smaller() -> None:
+    sizes = []
+    for size in ("_small", "", "_large"):
+        model = built(load_preset(f"forecast_etth1{size}"))["model"]
+        sizes.append(sum(weights.numel() for weights in NamedNetwork(model, horizon=96).parameters()))
+    assert 1.5 * sizes[0] < sizes[1] < sizes[2] / 1.5
+
+
+def test_a_file_of_ones_own_must_be_named() -> None:
+    with pytest.raises(PredactError, match=r"data\.name") as caught:
+        run(load_preset("forecast_file"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_the_task_takes_what_the_preset_names_and_nothing_else(name: str) -> None:
-    config = load_preset(name)
+    config = composed(name)
     parameters = set(inspect.signature(load_object(PRESETS[name].task)).parameters)
     assert parameters | {"resume", "seed"} == {str(key) for key in config} - {"task"}
 
@@ -56,7 +113,7 @@ def test_the_task_takes_what_the_preset_names_and_nothing_else(name: str) -> Non
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_quick_and_every_shortcut_are_overrides_of_fields_that_exist(name: str) -> None:
     preset = PRESETS[name]
-    quick, whole = load_preset(name, *preset.quick), load_preset(name)
+    quick, whole = composed(name, *preset.quick), composed(name)
     built(quick)
     for override in preset.quick:
         key = override.partition("=")[0]
@@ -121,7 +178,7 @@ def test_defaults_are_the_dataclasses() -> None:
     # A default is written once; a named config repeats it only where it differs on purpose.
     for name, node in named_configs():
         target = get_target(node)
-        config = instantiate(node, _target_wrapper_=pydantic_parser, **required(target))
+        config = instantiate(node, _target_wrapper_=pydantic_parser, **required(target) | own_names(name, node))
         default = target(**required(target) | own_names(name, node))
         differing = {
             field.name for field in fields(target) if getattr(config, field.name) != getattr(default, field.name)
@@ -130,6 +187,8 @@ def test_defaults_are_the_dataclasses() -> None:
 
 
 INTENDED = {
+    "model/lstm_segment_small": {"hidden_dim"},
+    "model/lstm_segment_large": {"hidden_dim"},
     "model/gat_large": {"num_layers", "head_width", "readout_width"},
     "model/vgae_large": {"latent_dim", "head_width", "decoder_width"},
     "agent/dqn_fusion": {"discount"},
@@ -137,8 +196,11 @@ INTENDED = {
 
 
 def required(target: type) -> dict[str, Any]:
+    if target is SeriesConfig:
+        return {"name": "file:mine.csv"}
     return {"preset": "x"} if "preset" in {field.name for field in fields(target)} else {}
 
 
 def own_names(name: str, node: Any) -> dict[str, Any]:
-    return {"name": node.name} if name.startswith("data/") else {}
+    is_named = name.startswith(("data/", "series/")) and name != "series/file"
+    return {"name": node.name} if is_named else {}

@@ -21,10 +21,13 @@ from configs import load_preset, run
 from configs.command_line import hydra_arguments, split_arguments
 from configs.preset import PRESETS
 from predact.canbus.datasets import DATASETS
+from predact.forecasting.catalog import SERIES
+from predact.forecasting.forecaster import Forecaster
 from predact.runtime.errors import PredactError
 from predact.runtime.results import read_results
+from tests.forecasting.tiny import write_waves
 from tests.runtime.test_trainer import file_size_limit
-from tests.runtime.toy_train import ROOT, SCRIPT, TOY, ask, model_weights, toy_workplace
+from tests.runtime.toy_train import ROOT, SCRIPT, TOY, Answer, ask, model_weights, toy_workplace
 from train import cli
 
 
@@ -300,3 +303,102 @@ def test_each_task_runs_at_its_smallest_size(
     assert data["artifacts"] and all(Path(path).exists() for path in data["artifacts"].values())
     saved = [path.name for path in (tmp_path / "saved_models").iterdir() if not path.name.startswith(".")]
     assert saved and all("-simulated" in name for name in saved)
+
+
+# Long enough for a window of 336 + 96 values in training, and one of 96 in validation and test.
+SERIES_LENGTH = 800
+
+
+def forecast(capsys: pytest.CaptureFixture[str], cache: Path, preset: str, *more: str) -> Answer:
+    """Run a forecaster at its smallest size."""
+    return ask(capsys, "--preset", preset, "--quick", "trainer.accelerator=cpu", f"run.cache_dir={cache}", *more)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_every_series_is_forecast_at_the_smallest_size(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    scale = SERIES_LENGTH / SERIES[name].num_rows
+    stand_in = ("data.source=simulated", f"data.simulation_scale={scale}")
+    # What the networks compared with score is no question of the series; one of them shows that they are there.
+    more = () if name == "demo" else ("run.evaluate=false",)
+    code, out, err = forecast(capsys, cache, f"forecast_{name}", *stand_in, *more)
+    assert code == 0, err
+    assert "SIMULATED" in err.splitlines()[0]
+    data = read_results(tmp_path / "logs" / f"forecast_{name}-simulated" / "version_0" / "results.json")
+    assert data["dataset"] == f"{name}-simulated" and data["headline"] == "blend" and "blend · headline" in out
+    compared = {"dlinear", "lstm_plain"} if name == "demo" else set()
+    assert (
+        set(data["metrics"]["test"]) == {"persistence", "seasonal_naive", "ridge", "lstm_segment", "blend"} | compared
+    )
+    assert all(0 <= data["metrics"]["intervals"][band]["coverage_80"] <= 1 for band in data["metrics"]["intervals"])
+    forecaster = Forecaster.load(tmp_path / data["artifacts"]["model"])
+    assert (forecaster.look_back, forecaster.horizon) == (SERIES[name].look_back, SERIES[name].horizon)
+    assert forecaster.columns == SERIES[name].columns and forecaster.step_s == SERIES[name].step_s
+
+
+@pytest.mark.parametrize(
+    ("size", "headline", "compared"),
+    [("_small", "blend", "lstm_plain"), ("_large", "blend", "lstm_plain"), ("_plain", "lstm_plain", "dlinear")],
+)
+def test_every_size_of_forecaster_runs_at_its_smallest(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    size: str,
+    headline: str,
+    compared: str,
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    stand_in = (f"data.simulation_scale={SERIES_LENGTH / SERIES['demo'].num_rows}", "--horizon", "12")
+    code, _, err = forecast(capsys, cache, f"forecast_demo{size}", *stand_in)
+    assert code == 0, err
+    data = read_results(tmp_path / "logs" / f"forecast_demo{size}-simulated" / "version_0" / "results.json")
+    assert data["headline"] == headline and compared in data["metrics"]["test"]
+    assert ("blend" in data["metrics"]["test"]) == (headline == "blend")
+    assert Forecaster.load(tmp_path / data["artifacts"]["model"]).horizon == 12
+
+
+def test_a_file_of_ones_own_is_forecast(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    write_waves(tmp_path / "my load.csv", num_rows=800)
+    names = ("--training", "forecast", "--dataset", "file:my load.csv")
+    small = ("--quick", "trainer.accelerator=cpu", f"run.cache_dir={cache}", "run.evaluate=false")
+    code, out, err = ask(capsys, *names, *small)
+    assert code == 0, err
+    assert "SIMULATED" not in err and "my_load" in out
+    results = read_results(tmp_path / "logs" / "forecast_file" / "version_0" / "results.json")
+    assert (results["dataset"], results["data_source"]) == ("my_load", "files")
+    assert (tmp_path / "saved_models" / "forecast_file.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("horizon=0", "horizon=0 must be a whole number of values ahead, 1 or more"),
+        ("horizon=x", "horizon='x': Input should be a valid integer"),
+        ("horizon=true", "horizon=True: Input should be a valid integer"),
+        ("horizon=2.5", "horizon=2.5: Input should be a valid integer"),
+        ("horizon=null", "horizon=None: Input should be a valid integer"),
+        ("horizont=12", "horizont: no such field; did you mean horizon?"),
+        ("horizon=5000", "and one window needs 168 + 5,000; take a smaller horizon or look-back"),
+        ("model.look_back=4800", "and one window needs 4,800 + 24; take a smaller horizon or look-back"),
+        ("model.look_back=100", "look_back=100 is not a multiple of segment=24"),
+        ("model.normalization=stdd", "did you mean std?"),
+        ("data.name=etth3", "no series 'etth3'; did you mean etth"),
+        ("data.name=file:missing.csv", "no file at missing.csv; correct data.name=file:missing.csv"),
+        ("intervals.coverage=0.9", "intervals of coverage=0.9 need the quantile 0.05"),
+        ("data.split=[0.5,0.5,0.5]", "must be three positive shares that add up to 1"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_one_line_and_trains_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, override: str, message: str
+) -> None:
+    code, out, err = ask(capsys, "--preset", "forecast_demo", override)
+    errors = [line for line in err.splitlines() if not line.startswith("INFO")]
+    assert code == 1 and out == ""
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
+    assert not list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob("*.pth"))

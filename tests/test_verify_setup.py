@@ -14,6 +14,12 @@ from predact.canbus.graphs import WindowConfig, build_graphs
 from predact.detection.detectors import Detector
 from predact.detection.gat import GATConfig
 from predact.detection.vgae import VGAEConfig
+from predact.forecasting.forecast import SeriesFacts
+from predact.forecasting.forecaster import Forecaster
+from predact.forecasting.intervals import IntervalConfig, RollingCQR
+from predact.forecasting.lstm import SegmentLSTMConfig
+from predact.forecasting.network import ForecastNetwork
+from predact.forecasting.networks import NamedNetwork
 from predact.fusion.agent import FusionAgent
 from predact.fusion.policies import FixedAlpha
 from predact.runtime.checkpoints import load_model, save_model
@@ -173,6 +179,20 @@ def test_a_saved_fusion_agent_loads_and_predicts(tmp_path: Path) -> None:
     finding = verify_setup.check_models(tmp_path)
     assert finding.is_ok, finding.summary
     assert "fusion_agent_demo.pth: " in finding.details[0]
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, torch.nan], ids=["as trained", "constant", "nan"])
+def test_a_saved_forecaster_continues_a_wave_and_a_constant_one_is_named(tmp_path: Path, weight: float | None) -> None:
+    torch.manual_seed(0)
+    network = ForecastNetwork(NamedNetwork(SegmentLSTMConfig(hidden_dim=4, look_back=48), horizon=3))
+    if weight is not None:
+        network.load_state_dict({name: torch.full_like(value, weight) for name, value in network.state_dict().items()})
+    facts = SeriesFacts(columns=("load", "users"), step_s=60.0, mean=(100.0, 5.0), std=(10.0, 2.0))
+    intervals = RollingCQR(IntervalConfig(), channels=2, horizon=3)
+    Forecaster(network, facts, intervals).save(tmp_path / "forecast_demo.pth", meta={})
+    finding = verify_setup.check_models(tmp_path)
+    assert finding.is_ok == (weight is None), finding.summary
+    assert "forecast_demo.pth: 3 steps of 2 channels by torch_float" in finding.details[0]
 
 
 def test_a_damaged_model_and_one_that_predicts_nonsense_are_named(detector_file: Path) -> None:

@@ -11,13 +11,15 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from predact.forecasting.commands import add_export, add_forecast
 from predact.runtime.errors import PredactError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from predact.runtime.cache import CacheEntry
@@ -29,6 +31,8 @@ EPILOG = """\
 examples:
   predact simulate hcrl_sa --out simulated      captures of the simulator in the layout of the real ones
   predact convert DoS_dataset.csv dos.parquet   any capture that predact reads, as CSV or Parquet
+  predact forecast etth1 --model forecast_etth1 what comes next in a series, and how sure that is
+  predact export forecast_etth1                 the fastest form of a forecaster on this machine
   predact report logs/fusion_hcrl_sa            the result table of the newest run of a preset
   predact clean --dry-run                       what lies in cache/, how large, what may go
 
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        _print(arguments.command(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python would complain once more at exit.
@@ -95,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="predact",
-        description="Simulate and convert captures, read results, tidy the cache.",
+        description="Simulate and convert captures, forecast, deploy forecasters, read results, tidy the cache.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -103,9 +107,24 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_simulate(commands)
     _add_convert(commands)
+    add_forecast(commands)
+    add_export(commands)
     _add_report(commands)
     _add_clean(commands)
     return parser
+
+
+def _print(shown: Iterator[RenderableType] | None) -> None:
+    """Print what a command yields as it comes; one that prints by itself yields nothing."""
+    from rich.console import Console
+
+    # A file or pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for item in shown or ():
+        if isinstance(item, str):
+            print(item, flush=True)
+        else:
+            console.print(item)
 
 
 def _command(commands: Any, name: str, function: Any, summary: str, epilog: str) -> argparse.ArgumentParser:

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from configs import load_preset
 from configs.command_line import hydra_arguments, split_arguments
 from configs.preset import PRESETS
 from tests.runtime.toy_train import ROOT, ask, toy_workplace
@@ -47,6 +51,18 @@ def overrides(*arguments: str) -> list[str]:
         (("--preset", "gat_demo", "--info", "defaults"), ["--info=defaults", "preset=gat_demo"]),
         (("--info", "--preset", "gat_demo"), ["--info=all", "preset=gat_demo"]),
         (("--hydra-help",), ["--hydra-help"]),
+        (("--preset", "forecast_etth1", "--horizon", "192"), ["preset=forecast_etth1", "horizon=192"]),
+        (("--training", "forecast", "--dataset", "etth1"), ["preset=forecast_etth1"]),
+        (("--preset", "forecast_demo", "--lr", "0.1"), ["preset=forecast_demo", "model.learning_rate=0.1"]),
+        (("--preset", "forecast_demo", "--batch-size=8"), ["preset=forecast_demo", "model.batch_size=8"]),
+        (
+            ("-m", "--preset", "forecast_demo", "--horizon", "12,24"),
+            ["-m", "preset=forecast_demo", "horizon=12,24"],
+        ),
+        (
+            ("--training", "forecast", "--dataset", "file:load.csv", "--horizon", "24"),
+            ["preset=forecast_file", "horizon=24", "data.name='file:load.csv'"],
+        ),
     ],
 )
 def test_short_flags_are_overrides(arguments: tuple[str, ...], expected: list[str]) -> None:
@@ -73,6 +89,13 @@ def test_quick_yields_to_shortcuts_and_shortcuts_to_overrides() -> None:
         (("--preset", "gat_demo", "--epoch", "5"), "unknown flag --epoch; did you mean --epochs?"),
         (("--presett", "gat_demo"), "unknown flag --presett; did you mean --preset?"),
         (("--preset", "gat_demo", "--cfg", "jobb"), "--cfg jobb: choose one of job, hydra, all"),
+        (("--preset", "gat_demo", "--horizon", "5"), "--horizon means nothing for gat_demo; its shortcuts are: --"),
+        (
+            ("--dataset", "file:x.csv"),
+            "--dataset file:x.csv needs --training, e.g. --training forecast --dataset file:",
+        ),
+        (("--training", "gat", "--dataset", "file:x.csv"), "no preset 'gat_file'"),
+        (("--training", "forecast", "--dataset", "etth3"), "no preset 'forecast_etth3'; did you mean forecast_etth"),
         (("--preset",), "--preset needs a value"),
         (("--preset", "--quick"), "--preset needs a value"),
     ],
@@ -102,3 +125,36 @@ def test_the_config_is_shown_with_its_shortcuts_and_nothing_is_run(
     config = OmegaConf.create(out)
     assert (code, err, config.agent.learning_rate, config.data.name) == (0, "", 0.25, "demo")
     assert list(tmp_path.iterdir()) == []
+
+
+PATHS = [
+    "load.csv",
+    "my data/of the load.csv",
+    "it's here.csv",
+    'of "me".csv',
+    "a=b.csv",
+    "a,b.csv",
+    "a:b.csv",
+    "[a] {b} (c).csv",
+    "50 % of it & more; $HOME #1!.csv",
+    "${oc.env:HOME}.csv",
+    "Datei für heute.csv",
+    "ends with a backslash\\",
+    "C:\\data\\load.csv",
+    "\\'both\\'.csv",
+    "null",
+    "1e3",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_of_ones_own_is_named_whatever_its_path_holds(path: str) -> None:
+    preset, *rest = overrides("--training", "forecast", "--dataset", f"file:{path}")
+    assert preset == "preset=forecast_file"
+    assert OmegaConf.to_container(load_preset("forecast_file", *rest), resolve=True)["data"]["name"] == f"file:{path}"
+
+
+@given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_any_path_comes_through(path: str) -> None:
+    (_, override) = overrides("--training", "forecast", "--dataset", f"file:{path}")
+    assert OverridesParser.create().parse_override(override).value().replace("\\${", "${") == f"file:{path}"
