@@ -19,8 +19,9 @@ from predact.runtime.artifacts import content_hash, file_hash, read_json
 from predact.runtime.results import read_results
 
 CHECKS = ROOT / "benchmarks" / "_forecasting_checks.py"
-# Files of the package that decide no number.
-DRAWING = ("plots.py", "reporting.py", "commands.py")
+# Files of the package that decide no number of a run; the last three decide those of `predact export`.
+EXPORTING = ("quantization.py", "deployment.py", "manifest.py")
+APART = ("plots.py", "reporting.py", "commands.py", "sources.py", *EXPORTING)
 EXPORT = "import sys; from predact.cli import main; sys.exit(main())"
 TIMED_THREADS, OTHER_THREADS = 2, 1
 
@@ -177,7 +178,8 @@ class Bench:
             payload = read_json(model.with_suffix(".export.json"))
             return Finished(wall_s=wall_s, peak_gb=peak_gb, payload=payload)
 
-        report: dict[str, Any] = kept(folder / "export.json", stamp, measure).payload
+        exporting = code_hash(ROOT / "src/predact/forecasting" / name for name in EXPORTING)
+        report: dict[str, Any] = kept(folder / "export.json", content_hash(stamp, exporting), measure).payload
         return report
 
 
@@ -209,7 +211,7 @@ def _stamp(job: Job) -> str:
 @cache
 def _code() -> str:
     parts = [*(ROOT / "src/predact" / name for name in ("forecasting", "runtime")), ROOT / "configs"]
-    files = [path for part in parts for path in part.rglob("*.py") if not path.name.endswith(DRAWING)]
+    files = [path for part in parts for path in part.rglob("*.py") if not path.name.endswith(APART)]
     return code_hash([*files, ROOT / "train.py"])
 
 

@@ -24,7 +24,14 @@ Module = Callable[[str], ModuleType]
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Module:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module
+
+    def load(name: str) -> ModuleType:
+        # pytest keeps the package tests/forecasting under the same name as the script.
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        del sys.modules[name]
+        return import_module(name)
+
+    return load
 
 
 def report(forms: Mapping[str, float] = FORMS, *, worse: float = 0.001) -> dict[str, Any]:

@@ -90,7 +90,7 @@ WRONG_CONFIGS = [
     ("trainer.max_epochs=0", "trainer: max_epochs=0 must be at least 1"),
     ("trainer.accelerator=gpu", "trainer.accelerator='gpu': Input should be 'auto', 'cpu', 'cuda' or 'mps'"),
     ("run.name=a/b", "run: name='a/b' cannot be the name of a file"),
-    ("model=gat_larg", "model=gat_larg: no such choice; did you mean gat_large?; there is: gat, gat_large, "),
+    ("model=gat_larg", "model=gat_larg: no such choice; did you mean gat_large?; there is: dlinear, gat, "),
     ("seed=-1", "seed=-1 is not a whole number from 0"),
     ("seed=one", "seed='one' is not a whole number from 0"),
     ("resume=yes_please", "resume='yes_please' is neither true nor false"),
@@ -390,7 +390,7 @@ def test_a_file_of_ones_own_is_forecast(
         ("model.normalization=stdd", "did you mean std?"),
         ("data.name=etth3", "no series 'etth3'; did you mean etth"),
         ("data.name=file:missing.csv", "no file at missing.csv; correct data.name=file:missing.csv"),
-        ("intervals.coverage=0.9", "intervals of coverage=0.9 need the quantile 0.05"),
+        ("intervals.coverage=0.9", "intervals.coverage=0.9: a run measures and saves the band of 80%"),
         ("data.split=[0.5,0.5,0.5]", "must be three positive shares that add up to 1"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_simulated_model_is_found_by_its_preset(folder):
 
 
 def test_export_measures_chooses_writes_and_says_so(folder, monkeypatch):
-    monkeypatch.setattr(quantization, "WARM_UP", 1)
+    monkeypatch.setattr(quantization, "IN_A_ROW", 1)
     table, *lines = run("export", "forecast_load", "--tolerance", "1")
     for form in ("torch_float", "torch_qd_linear", "torch_qd_lstm", "onnx_float", "onnx_int8"):
         assert table.count(f" {form} ") == 2

@@ -47,7 +47,7 @@ CHOICES: dict[Choice, tuple[FormName, ...]] = {
 """The forms that may be chosen; all are measured."""
 
 BATCH_SIZES = (1, 32)
-WARM_UP = 10
+IN_A_ROW = 10
 ACCURACY_BATCH = 64
 # Differences below are noise of the clock, and no reason to call a form slower.
 NOISE = 1.05
@@ -112,7 +112,7 @@ class Comparison:
     Args:
         tolerance: relative increase of MSE, MAE or pinball loss that is accepted, .01 for one per cent.
         batch_sizes: windows of a call; the first is the one that a form is chosen by.
-        rounds: timed calls of each form, in turns.
+        rounds: timed calls of each form at batch 1, in turns of ten.
     """
 
     choice: Choice = "auto"
@@ -218,18 +218,22 @@ def _errors(form: Form, windows: Floats, targets: Tensor, levels: Sequence[float
 
 
 def _latencies(forms: Mapping[str, Form], windows: Floats, size: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """Return median and fastest time of a call of each form, in milliseconds; the forms take turns."""
+    """Return median and fastest time of a call of each form, in milliseconds.
+
+    The forms take turns, so that what slows the machine slows all; in its turn each is called several times in a row,
+    as a service calls it, after one call that brings its weights back from where the others have pushed them.
+    """
     inputs = np.ascontiguousarray(np.resize(windows, (size, *windows.shape[1:])))
     # A batch of thirty-two takes as long as twenty of one, and varies less.
-    rounds = max(rounds // max(size // 4, 1), min(rounds, 5))
+    rounds = max(rounds // max(size // 4, 1), min(rounds, IN_A_ROW))
     times: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(-min(WARM_UP, rounds), rounds):
+    for _ in range(math.ceil(rounds / IN_A_ROW)):
         for name, form in forms.items():
-            start = time.perf_counter_ns()
             form.run(inputs)
-            took_ms = (time.perf_counter_ns() - start) / 1e6
-            if turn >= 0:
-                times[name].append(took_ms)
+            for _ in range(min(IN_A_ROW, rounds)):
+                start = time.perf_counter_ns()
+                form.run(inputs)
+                times[name].append((time.perf_counter_ns() - start) / 1e6)
     return {name: (float(np.median(taken)), min(taken)) for name, taken in times.items()}
 
 
