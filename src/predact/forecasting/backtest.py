@@ -240,7 +240,7 @@ def _add_errors(means: _Means, part: _Part, levels: Sequence[float]) -> None:
     # A point forecast is the distribution without width: every quantile is the point.
     loss = absolute / 2 if quantiles is None else metrics.pinball(quantiles, target, levels)
     means.add("pinball", loss, count)
-    means.add("crps", 2 * loss, count)
+    means.add("crps", metrics.crps(loss), count)
     if quantiles is not None:
         means.add("calibration", metrics.calibration(quantiles, target), count)
 

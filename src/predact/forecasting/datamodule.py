@@ -24,6 +24,8 @@ class WindowDataset(Dataset[WindowBatch]):
     """Serves whole batches: an item is the batch of the windows at a list of positions in `origins`."""
 
     def __init__(self, scaled: Tensor, origins: range, *, look_back: int, horizon: int) -> None:
+        # Refuses origins outside of the series once, and not batch by batch.
+        inputs(scaled, origins, look_back), targets(scaled, origins, horizon)
         self._scaled = scaled
         self._origins = torch.arange(origins.start, origins.stop, device=scaled.device)
         self._look_back = look_back

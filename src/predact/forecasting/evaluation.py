@@ -28,13 +28,12 @@ from predact.forecasting.metrics import seasonal_scale
 from predact.forecasting.network import ForecastNetwork
 from predact.forecasting.output import Output
 from predact.forecasting.plots import ForecastWindow, choose_windows
+from predact.forecasting.reporting import DEPLOYED_BAND, INTERVAL_METRICS
 from predact.forecasting.series import Part, SeriesData
 from predact.forecasting.windows import inputs, targets
 
 BANDS = {"raw_quantiles": "", "static_cqr": "_static", "rolling_cqr": "_rolling"}
 """Rows of the table of intervals, by the end of the names of their metrics."""
-DEPLOYED_BAND = "rolling_cqr"
-BAND_METRICS = ("coverage_80", "width_80")
 MEASURED_PARTS: tuple[Part, ...] = ("val", "test")
 CHUNK = 256
 ROW_METRICS = ("mse", "mae", "mase", "pinball", "crps")
@@ -113,20 +112,21 @@ def evaluate(
         interval_scores(scaled, headline, origins, horizon=horizon, intervals=intervals).cpu()
         for origins in (val, test)
     )
-    own = rows[headline.name]
+    own, score = rows[headline.name], validation.metrics["mse"]
+    assert score is not None
     bands = _Bands(known, scores, val, test, intervals)
     return Evaluation(
         metrics={name: _metrics(row) for name, row in rows.items()},
         errors={name: {metric: row.by_step[metric] for metric in ("mse", "mae")} for name, row in rows.items()},
         intervals={
-            band: {metric: own.metrics.get(f"{metric}{suffix}") for metric in BAND_METRICS}
+            band: {metric: own.metrics.get(f"{metric}{suffix}") for metric in INTERVAL_METRICS}
             for band, suffix in BANDS.items()
         },
         windows=tuple(_drawn(headline, series, scaled, test, bands)),
         calibration=None if own.calibration is None else Calibration(own.levels, own.calibration.cpu().numpy()),
         coverage=CoverageOverTime(series.series.times()[test.start : test.stop], bands.inside(), intervals.window // 2),
         scores=known,
-        score=validation.metrics["mse"] or 0.0,
+        score=score,
     )
 
 
@@ -140,7 +140,7 @@ class _Settings(NamedTuple):
 
 def _metrics(row: BacktestRow) -> dict[str, float | None]:
     """Return the row of the table; its band is the one that would be deployed."""
-    bands = {metric: row.metrics.get(f"{metric}{BANDS[DEPLOYED_BAND]}") for metric in BAND_METRICS}
+    bands = {metric: row.metrics.get(f"{metric}{BANDS[DEPLOYED_BAND]}") for metric in INTERVAL_METRICS}
     return {name: row.metrics.get(name) for name in ROW_METRICS} | bands
 
 

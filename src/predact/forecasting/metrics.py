@@ -48,12 +48,12 @@ def pinball(quantiles: Tensor, target: Tensor, levels: Sequence[float]) -> Tenso
     return (above - beyond.clamp_(max=0).mean(0).sum(-1)) / len(levels)
 
 
-def crps(quantiles: Tensor, target: Tensor, levels: Sequence[float]) -> Tensor:
-    """Continuous ranked probability score as twice the mean pinball loss over evenly spaced levels, to (C, H).
+def crps(pinball_loss: Tensor) -> Tensor:
+    """Continuous ranked probability score from the mean pinball loss over evenly spaced levels, of any shape.
 
     Gneiting and Ranjan (2011), https://doi.org/10.1198/jbes.2010.08110, eq. 15. For a point forecast it is the MAE.
     """
-    return 2 * pinball(quantiles, target, levels)
+    return 2 * pinball_loss
 
 
 def coverage(band: Band, target: Tensor) -> Tensor:

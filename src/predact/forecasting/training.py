@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from predact.forecasting.networks import NamedNetwork, NetworkConfig, kind_of
 from predact.forecasting.plain import PlainLSTMConfig
 from predact.forecasting.reporting import ForecastReport, figure_pixels, finish_run
 from predact.forecasting.ridge import Ridge, fit_ridge
-from predact.forecasting.series import PARTS, Part, SeriesConfig, SeriesData, data_is_simulated, prepare_series
+from predact.forecasting.series import PARTS, Part, SeriesConfig, SeriesData, prepare_series
 from predact.forecasting.windows import inputs, targets
 from predact.runtime.artifacts import content_hash
 from predact.runtime.checkpoints import ModelFile, read_tensors, write_model_card
@@ -223,16 +224,19 @@ def train_forecaster(
         "trainer": trainer,
         "run": run,
     }
-    opened = open_run(run, simulated=data_is_simulated(data), resolved_config=configs, seed=seed)
+    # Before the run has a folder, since a series that is refused leaves nothing to keep.
+    started_s = time.perf_counter()
+    series = prepare_series(data)
+    took_s = time.perf_counter() - started_s
+    task = FitTask(name=run.preset, config=model, data=series, horizon=horizon, seed=seed)
+    compared: list[NetworkConfig] = [dlinear] if isinstance(model, PlainLSTMConfig) else [dlinear, plain]
+    _refuse_early(task, compared if run.evaluate else [], intervals)
+    opened = open_run(run, simulated=series.simulated, resolved_config=configs, seed=seed)
+    opened.durations_s["series"] = took_s
     if not resume:
         # At once: a run that is stopped before its own first checkpoint must not be resumed from another's.
         start_point(opened.checkpoint_dir, resume=False)
-    with opened.timed("series"):
-        series = prepare_series(data)
-        log.info("%s", series.summary)
-    task = FitTask(name=opened.label, config=model, data=series, horizon=horizon, seed=seed)
-    compared: list[NetworkConfig] = [dlinear] if isinstance(model, PlainLSTMConfig) else [dlinear, plain]
-    _refuse_early(task, compared if run.evaluate else [], intervals)
+    _say_what_it_is(task)
     with opened.timed("training"):
         network = fit_network(
             task,
@@ -257,6 +261,20 @@ def train_forecaster(
             NetworkPredictor(name=network.kind, network=ForecastNetwork(network).to(device)) for network in networks
         ]
     return _finish(opened, data, series, trained, others, intervals, device=device)
+
+
+def _say_what_it_is(task: FitTask) -> None:
+    """Tell what is trained on, what was mended in it, and whether there is enough of it."""
+    log.info("%s", task.data.summary)
+    for note in task.data.notes:
+        log.info("note: %s", note)
+    num_windows = len(task.origins("train"))
+    if num_windows < task.config.batch_size:
+        log.warning(
+            "only %d training windows, not a batch of %d: take a smaller horizon or look_back, or a longer series",
+            num_windows,
+            task.config.batch_size,
+        )
 
 
 def _refuse_early(task: FitTask, compared: Sequence[NetworkConfig], intervals: IntervalConfig) -> None:

@@ -36,8 +36,11 @@ def _stretches(scaled: Tensor, origins: Tensor | range, *, start: int, length: i
     # A negative index would silently count from the end of the series.
     if isinstance(origins, range):
         lowest, highest = min(origins[0], origins[-1]), max(origins[0], origins[-1])
-    else:
+    elif origins.device.type == "cpu":
         lowest, highest = int(origins.min()), int(origins.max())
+    else:
+        # To look would wait for the device, batch by batch; `WindowDataset` looks at the range it draws from.
+        return view[origins + start]
     if lowest + start < 0 or highest + start >= len(view):
         raise ValueError(
             f"origins {lowest} to {highest} need values {lowest + start} to {highest + start + length - 1} "
