@@ -276,8 +276,9 @@ def _try_forecaster(path: Path) -> tuple[bool, str]:
     forecast = forecaster.forecast()
     is_finite = bool(np.isfinite([forecast.point, forecast.lower, forecast.upper]).all())
     moves = len(forecast.point) == 1 or bool((np.ptp(forecast.point, axis=0) > 0).all())
-    is_ok = is_finite and moves and bool((forecast.lower <= forecast.upper).all())
-    verdict = "" if is_ok else ", NOT a forecast: constant, crossed or not finite"
+    lies_inside = bool(((forecast.lower <= forecast.point) & (forecast.point <= forecast.upper)).all())
+    is_ok = is_finite and moves and lies_inside
+    verdict = "" if is_ok else ", NOT a forecast: constant, outside of its band or not finite"
     return is_ok, f"{forecaster.horizon} steps of {len(forecaster.columns)} channels by {forecaster.form.name}{verdict}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from predact.canbus.graphs import WindowConfig, build_graphs
 from predact.detection.detectors import Detector
 from predact.detection.gat import GATConfig
 from predact.detection.vgae import VGAEConfig
-from predact.forecasting.forecast import SeriesFacts
+from predact.forecasting.forecast import Forecast, SeriesFacts
 from predact.forecasting.forecaster import Forecaster
 from predact.forecasting.intervals import IntervalConfig, RollingCQR
 from predact.forecasting.lstm import SegmentLSTMConfig
@@ -181,18 +182,41 @@ def test_a_saved_fusion_agent_loads_and_predicts(tmp_path: Path) -> None:
     assert "fusion_agent_demo.pth: " in finding.details[0]
 
 
-@pytest.mark.parametrize("weight", [None, 0.0, torch.nan], ids=["as trained", "constant", "nan"])
-def test_a_saved_forecaster_continues_a_wave_and_a_constant_one_is_named(tmp_path: Path, weight: float | None) -> None:
+def save_forecaster(folder: Path, *, weight: float | None = None) -> None:
     torch.manual_seed(0)
     network = ForecastNetwork(NamedNetwork(SegmentLSTMConfig(hidden_dim=4, look_back=48), horizon=3))
     if weight is not None:
         network.load_state_dict({name: torch.full_like(value, weight) for name, value in network.state_dict().items()})
     facts = SeriesFacts(columns=("load", "users"), step_s=60.0, mean=(100.0, 5.0), std=(10.0, 2.0))
     intervals = RollingCQR(IntervalConfig(), channels=2, horizon=3)
-    Forecaster(network, facts, intervals).save(tmp_path / "forecast_demo.pth", meta={})
+    Forecaster(network, facts, intervals).save(folder / "forecast_demo.pth", meta={})
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, torch.nan], ids=["as trained", "constant", "nan"])
+def test_a_saved_forecaster_continues_a_wave_and_a_constant_one_is_named(tmp_path: Path, weight: float | None) -> None:
+    save_forecaster(tmp_path, weight=weight)
     finding = verify_setup.check_models(tmp_path)
     assert finding.is_ok == (weight is None), finding.summary
     assert "forecast_demo.pth: 3 steps of 2 channels by torch_float" in finding.details[0]
+
+
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_a_saved_forecaster_whose_point_lies_outside_of_its_band_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    save_forecaster(tmp_path)
+    whole = Forecaster.forecast
+
+    def without_its_point(forecaster: Forecaster) -> Forecast:
+        made = whole(forecaster)
+        # The ends do not cross: the band shrinks to the one behind the point.
+        moved = made.upper + 1.0 if end == "lower" else made.lower - 1.0
+        return replace(made, lower=moved, upper=moved)
+
+    monkeypatch.setattr(Forecaster, "forecast", without_its_point)
+    finding = verify_setup.check_models(tmp_path)
+    assert not finding.is_ok
+    assert "outside of its band" in finding.details[0]
 
 
 def test_a_damaged_model_and_one_that_predicts_nonsense_are_named(detector_file: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predact.forecasting.forecaster import Forecaster, ForecastNetwork, SeriesFacts
-from predact.forecasting.intervals import conformal_scores, corrected_band, outer_band, rolling_corrections
+from predact.forecasting.intervals import RollingSchedule, conformal_scores, corrected_band, outer_band
 from predact.forecasting.plain import PlainLSTMConfig
 from predact.forecasting.windows import inputs, targets
 from predact.runtime.errors import PredactError
@@ -98,8 +98,10 @@ def test_bands_online_are_those_of_the_vectorised_backtest():
         output = network(inputs(series, origins, LOOK_BACK))
     band = outer_band(output.point, output.quantiles, network.levels, INTERVALS)
     scores = conformal_scores(band, targets(series, origins, HORIZON))
-    corrections = rolling_corrections(scores, torch.tensor(origins), origins, first=first, config=INTERVALS)
+    corrections = RollingSchedule(scores, torch.tensor(origins), first=first, config=INTERVALS).corrections(origins)
     expected = corrected_band(band, corrections)
+    # A deployed band takes its point in, too.
+    expected = type(expected)(torch.minimum(expected.lower, output.point), torch.maximum(expected.upper, output.point))
     forecaster.update(values[:first])
     for position, origin in enumerate(origins):
         made = forecaster.forecast()
@@ -110,31 +112,38 @@ def test_bands_online_are_those_of_the_vectorised_backtest():
     assert corrections[-1].abs().max() > 0.1
 
 
-def test_a_replay_leaves_the_state_that_forecasts_at_every_step_leave():
-    values, start = small_series(130), 40
-    stepwise, replayed = small_forecaster(), small_forecaster()
-    stepwise.update(values[:start])
-    replayed.update(values[:start])
-    for row in values[start:]:
-        stepwise.update(row)
-        if stepwise.seen < len(values):
-            stepwise.forecast()
-    replayed.replay(values[start:])
-    ours, theirs = stepwise.state(), replayed.state()
-    # The one made renewals on the way; what it knows is the same.
-    for name in ("values", "origins", "intervals.scores"):
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
-    order = ours["origins"].argsort()
-    torch.testing.assert_close(ours["pending"][order], theirs["pending"][theirs["origins"].argsort()])
+@pytest.mark.parametrize("correction", [-50.0, -0.3, 0.0, 0.5])
+def test_the_point_lies_in_its_band_whatever_the_correction(correction):
+    forecaster = small_forecaster()
+    forecaster.update(small_series(60))
+    forecaster.intervals.update(torch.full((INTERVALS.window, 2, HORIZON), correction))
+    made = forecaster.forecast()
+    assert (made.lower <= made.point).all()
+    assert (made.point <= made.upper).all()
 
 
-def test_a_replay_of_more_than_the_buffer_keeps_the_latest_scores():
-    values = small_series(400)
-    whole, late = small_forecaster(), small_forecaster()
-    whole.replay(values)
-    late.update(values[:300])
-    late.replay(values[300:])
-    same(whole.forecast(), late.forecast())
+def test_a_band_without_its_point_is_drawn_out_to_it_and_keeps_its_other_end():
+    forecaster = small_forecaster()
+    forecaster.update(small_series(60))
+    untouched = forecaster.forecast()
+    middle = (untouched.quantiles[..., 0] + untouched.quantiles[..., -1]) / 2
+    forecaster = small_forecaster()
+    forecaster.update(small_series(60))
+    forecaster.intervals.update(torch.full((INTERVALS.window, 2, HORIZON), -50.0))
+    made = forecaster.forecast()
+    # All of the width is taken away: what is left goes from the middle to the point.
+    np.testing.assert_allclose(made.lower, np.minimum(middle, made.point), rtol=1e-5)
+    np.testing.assert_allclose(made.upper, np.maximum(middle, made.point), rtol=1e-5)
+    assert (np.abs(middle - made.point) > 1e-3).any()
+
+
+def test_a_band_that_collapsed_in_the_steps_asked_for_is_not_called_calibrated():
+    forecaster = small_forecaster()
+    forecaster.update(small_series(60))
+    scores = torch.zeros(INTERVALS.window, 2, HORIZON)
+    scores[:, 1, 2] = -50.0
+    forecaster.intervals.update(scores)
+    assert [forecaster.forecast(steps).calibrated for steps in (1, 2, 3, 4)] == [True, True, False, False]
 
 
 @settings(max_examples=30)

@@ -17,9 +17,9 @@ from predact.forecasting.intervals import (
     conformal_scores,
     corrected_band,
     correction_of,
+    is_collapsed,
     next_shares,
     outer_band,
-    rolling_corrections,
 )
 from predact.runtime.errors import PredactError
 
@@ -96,6 +96,19 @@ def test_band_narrowed_beyond_its_middle_collapses_to_it() -> None:
     assert lower.item() == upper.item() == 2.0
 
 
+@pytest.mark.parametrize(
+    ("width", "correction", "expected"),
+    [(2.0, -0.9, False), (2.0, -1.0, True), (2.0, -5.0, True), (2.0, 1.0, False), (0.0, 0.0, False), (0.0, 1.0, False)],
+)
+def test_a_band_collapses_where_half_of_its_width_or_more_is_taken_from_either_end(
+    width: float, correction: float, expected: bool
+) -> None:
+    band = Band(_column(1.0), _column(1.0 + width))
+    assert is_collapsed(band, torch.tensor([[correction]])).item() is expected
+    corrected = corrected_band(band, torch.tensor([[correction]]))
+    assert (width > 0 and corrected.lower.item() == corrected.upper.item()) is expected
+
+
 @given(st.floats(-1e3, 1e3, width=32), st.floats(0, 1e3, width=32), st.floats(-1e3, 1e3, width=32))
 def test_corrected_band_never_crosses(low: float, size: float, correction: float) -> None:
     band = corrected_band(Band(_column(low), _column(low) + size), torch.tensor([[correction]]))
@@ -155,10 +168,10 @@ def test_corrections_follow_the_definition_in_any_chunks_and_look_at_nothing_unk
 
 def test_one_late_origin_has_the_correction_of_the_whole_run() -> None:
     scores, origins, config = _scores(60, 2, 3), range(10, 70), IntervalConfig(refresh=4, rate=0.1)
-    everything = rolling_corrections(scores, torch.tensor(origins), origins, first=10, config=config)
-    late = rolling_corrections(scores, torch.tensor(origins), range(65, 66), first=10, config=config)
-    assert torch.equal(late[0], everything[55])
-    assert len(rolling_corrections(scores, torch.tensor(origins), range(0), first=10, config=config)) == 0
+    everything = RollingSchedule(scores, torch.tensor(origins), first=10, config=config).corrections(origins)
+    asked_late = RollingSchedule(scores, torch.tensor(origins), first=10, config=config)
+    assert len(asked_late.corrections(range(0))) == 0
+    assert torch.equal(asked_late.corrections(range(65, 66))[0], everything[55])
 
 
 def test_share_moves_against_what_was_missed_and_stays_a_share() -> None:
@@ -172,7 +185,7 @@ def test_adaptive_share_keeps_the_coverage_of_errors_that_keep_growing() -> None
     covered = {}
     for rate in (0.0, 0.02):
         config = IntervalConfig(window=1_440, rate=rate)
-        corrections = rolling_corrections(growing, torch.tensor(origins), origins, first=0, config=config)
+        corrections = RollingSchedule(growing, torch.tensor(origins), first=0, config=config).corrections(origins)
         covered[rate] = (growing <= corrections)[1_000:].double().mean().item()
     assert covered[0.0] < 0.76 < 0.78 < covered[0.02] < 0.82
 
@@ -187,7 +200,8 @@ def test_online_equals_vectorised_exactly_also_across_a_restart(
     calibration, origins = range(100 - horizon + 1 - before, 100 - horizon + 1), range(100, 100 + after)
     known_origins = [*calibration, *origins]
     scores = _scores(len(known_origins), 2, horizon, seed=before)
-    vectorised = rolling_corrections(scores, torch.tensor(known_origins), origins, first=100, config=config)
+    schedule_of_run = RollingSchedule(scores, torch.tensor(known_origins), first=100, config=config)
+    vectorised = schedule_of_run.corrections(origins)
 
     online = RollingCQR(config, channels=2, horizon=horizon)
     online.update(scores[:before])

@@ -64,9 +64,10 @@ class Forecast:
         point: (h, C) float64.
         quantiles: (h, C, Q) ascending; None where the model forecasts points only.
         levels: (Q,) of the quantiles.
-        lower: (h, C) end of the conformal band; so is `upper`.
+        lower: (h, C) end of the conformal band; so is `upper`. The point lies between them.
         coverage: share of values that the band promises to hold.
-        calibrated: whether enough forecasts have been checked for that promise; the band is a guess until then.
+        calibrated: whether the band is more than a guess: enough forecasts have been checked for that promise, and
+            nowhere did their scores narrow it to nothing.
         t0: how many values were known: the position of the first forecast value.
         time_s: its time, seconds since 1970 in UTC, where that is known.
     """

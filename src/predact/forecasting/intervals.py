@@ -92,6 +92,14 @@ def corrected_band(band: Band, correction: Tensor) -> Band:
     return Band(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
+def is_collapsed(band: Band, correction: Tensor) -> Tensor:
+    """Return where the correction takes away the whole width of the band, (..., C, H) bool: it promises nothing there.
+
+    A band that had no width and is not narrowed, as that of a point forecast, has not collapsed.
+    """
+    return (correction < 0) & (2 * correction <= band.lower - band.upper)
+
+
 def correction_of(scores: Tensor, share: float | Sequence[float]) -> Tensor:
     """Return the ⌈(N + 1) · share⌉-th smallest of (N, C, H) scores, (C, H); the largest where N is too small.
 
@@ -171,13 +179,6 @@ class RollingSchedule:
         latest = self._scores[max(0, known - self.config.window) : known]
         self._corrections.append(correction_of(latest, self._shares.tolist()))
         self._known = known
-
-
-def rolling_corrections(
-    scores: Tensor, score_origins: Tensor, origins: range, *, first: int, config: IntervalConfig
-) -> Tensor:
-    """Return the correction in force at each origin, (N, C, H), once; `RollingSchedule` tells what to hand in."""
-    return RollingSchedule(scores, score_origins, first=first, config=config).corrections(origins)
 
 
 def _covered(scores: Tensor, correction: Tensor) -> Tensor:
