@@ -95,7 +95,7 @@ def test_a_table_has_a_row_a_step_and_channel(folder):
 
 def test_a_band_without_enough_scores_is_called_uncalibrated(folder):
     lines = (folder / "load.csv").read_text().splitlines(keepends=True)
-    (folder / "short.csv").write_text("".join(lines[:40]))
+    (folder / "short.csv").write_text("".join(lines[:33]))
     text = "".join(run("forecast", "short.csv", "--model", "forecast_load"))
     assert "UNCALIBRATED" in text
 
@@ -126,6 +126,50 @@ def test_following_a_pipe_forecasts_after_each_row_that_is_enough(folder, monkey
     assert [json.loads(line)["t0"] for line in lines] == [24, 25, 26, 27]
 
 
+def test_a_pipe_that_ends_too_early_says_how_many_values_are_missing(folder, monkeypatch):
+    text = (folder / "load.csv").read_text().splitlines(keepends=True)
+    monkeypatch.setattr(commands.sys, "stdin", iter(text[:8]))
+    with pytest.raises(PredactError, match=r"^a forecast needs the last 24 values, and there are 7 so far; give more$"):
+        run("forecast", "-", "--model", "forecast_load", "--follow")
+
+
+def test_a_pipes_band_is_calibrated_by_the_pipe_alone(folder, monkeypatch):
+    text = (folder / "load.csv").read_text().splitlines(keepends=True)
+    monkeypatch.setattr(commands.sys, "stdin", iter(text))
+    lines = run("forecast", "-", "--model", "forecast_load", "--horizon", "1", "--follow", "--json")
+    calibrated = [json.loads(line)["calibrated"] for line in lines]
+    # At 80 %, four forecasts must have been checked, the first when its horizon is over.
+    assert not any(calibrated[: HORIZON + 3])
+    assert any(calibrated)
+
+
+def test_notes_stand_beside_the_json_and_above_the_table(folder, capsys):
+    lines = (folder / "load.csv").read_text().splitlines(keepends=True)
+    (folder / "odd.csv").write_text("".join([*lines[:60], lines[60].split(",")[0] + ",1e6,20\n"]))
+    (line,) = run("forecast", "odd.csv", "--model", "forecast_load", "--json")
+    assert json.loads(line)["simulated"] is False
+    noted = capsys.readouterr().err.splitlines()
+    assert noted[0].startswith("note: load: 1 huge outlier, the largest 1e+06 in row 60 ")
+    assert run("forecast", "odd.csv", "--model", "forecast_load")[:-1] == noted
+
+
+def test_a_forecast_of_a_generated_series_says_simulated_everywhere(folder, capsys):
+    data = prepare_series(SeriesConfig(name="demo"))
+    intervals = RollingCQR(INTERVALS, channels=2, horizon=HORIZON)
+    forecaster = Forecaster(small_network(), SeriesFacts.of(data), intervals)
+    meta = {"data": asdict(SeriesConfig(name="demo")), "data_key": data.key, "dataset": data.label}
+    forecaster.save(folder / "saved_models" / "forecast_demo-simulated.pth", meta=meta)
+    note, table = run("forecast", "demo", "--model", "forecast_demo", "--horizon", "1")
+    assert note.startswith("note: SIMULATED: demo-simulated is generated")
+    assert "SIMULATED series; " in table
+    (line,) = run("forecast", "demo", "--model", "forecast_demo", "--horizon", "1", "--json")
+    content = json.loads(line)
+    assert (content["series"], content["simulated"]) == ("demo-simulated", True)
+    assert "SIMULATED" in capsys.readouterr().err
+    run("forecast", "demo", "--model", "forecast_demo", "--plot", "out.svg")
+    assert "requests (SIMULATED)" in (folder / "out.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -135,6 +179,7 @@ def test_following_a_pipe_forecasts_after_each_row_that_is_enough(folder, monkey
             "no model at saved_models/forecast_laod.pth or .*--preset forecast_laod",
         ),
         (("load.csv", "--model", "x/y.pth"), "no model at x/y.pth"),
+        (("load.csv", "--model", "load.csv"), "^load.csv is no model: a model is a .pth file that training wrote"),
         (("nothing.csv", "--model", "forecast_load"), "no file at nothing.csv"),
         (("load.csv", "--model", "forecast_load", "--plot", "out.pdf"), "cannot draw out.pdf: its suffix must be"),
     ],

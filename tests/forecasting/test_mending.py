@@ -108,10 +108,36 @@ def test_irregular_sampling_is_refused_and_resampling_offered() -> None:
 
 
 def test_resampling_takes_the_mean_of_the_rows_from_each_step_to_the_next() -> None:
-    regular = mended([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], step_s=2.0)
+    regular = mended([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6], step_s=2.0)
     assert regular.values[:, 0].tolist() == [0.5, 2.5, 4.5]
     assert regular.step_s == 2.0
-    assert regular.notes == ("resampled 6 rows to 3 steps of 2 s, the mean of each",)
+    assert regular.notes == (
+        "left out 1 row from 1970-01-01 00:00:06 on: a step of 2 s is whole once there is a row of the next",
+        "resampled 6 rows to 3 steps of 2 s, the mean of each",
+    )
+
+
+@given(st.integers(2, 40), st.integers(2, 6))
+def test_of_resampled_rows_no_later_row_changes_a_step(count: int, joined: int) -> None:
+    rows = list(range(count * joined))
+    now = mended(rows[:-1], rows[:-1], step_s=float(joined)).values
+    later = mended(rows, rows, step_s=float(joined)).values
+    assert now.tolist() == later[: len(now)].tolist()
+    assert len(now) == count - 1
+
+
+def test_the_last_row_counts_where_a_step_is_one_row() -> None:
+    assert mended([0, 60, 120], [1, 2, 3], step_s=60.0).values[:, 0].tolist() == [1, 2, 3]
+
+
+def test_what_a_trained_model_fixes_is_not_called_a_setting() -> None:
+    slow = error_of([0, 7200, 14_400, 21_600], [0, 1, 2, 3], step_s=60.0, are_settings=False)
+    assert "its rows are 7200 s apart: give more of them" in slow
+    gap = error_of([0, 60, 120, 360], [0, 1, 2, 3], step_s=60.0, max_gap_steps=2, are_settings=False)
+    assert gap.endswith("more than the 2 that the model's data.max_gap_steps fills; cut the file there")
+    doubled = error_of([0, 60, 60, 120], [0, 1, 2, 3], step_s=60.0, on_duplicate="error", are_settings=False)
+    assert doubled.endswith("leave one of them")
+    assert "data." not in slow + doubled
 
 
 def test_a_step_far_below_that_of_the_rows_is_refused() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from predact.forecasting.readers import read_events, read_rows
+from predact.forecasting.readers import read_events, read_rows, read_table
+from predact.forecasting.timestamps import has_day_first, parse_times
 from predact.runtime.errors import PredactError
 from tests.forecasting.written import daily, hours, write_csv
 
@@ -170,3 +171,31 @@ def test_events_are_sorted_timestamps(tmp_path: Path) -> None:
     assert read_events(path).tolist() == [FIRST_US + 250_000, FIRST_US + 1_500_000]
     with pytest.raises(PredactError, match="has no column of timestamps; it has value"):
         read_events(write(tmp_path / "y.csv", "1\n2\n"))
+
+
+def test_of_whole_lines_the_last_one_without_an_end_is_left_out(csv: Path) -> None:
+    text = csv.read_bytes()
+    csv.write_bytes(text.rstrip(b"\n") + b"\n" + text.splitlines()[-1][:-1])
+    table = read_table(csv, whole_lines=True)
+    assert (len(table.frame), table.size, table.separator) == (48, len(text), ",")
+    assert len(read_table(csv).frame) == 49
+
+
+def test_whole_lines_that_are_not_there_yet_are_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "new.csv", "time,lo")
+    with pytest.raises(PredactError, match=r"new.csv has no whole line yet; start again when it holds more$"):
+        read_table(path, whole_lines=True)
+
+
+def test_what_cannot_be_read_on_names_no_separator(csv: Path) -> None:
+    csv.write_bytes(gzip.compress(csv.read_bytes()))
+    assert read_table(csv, whole_lines=True).separator is None
+
+
+@pytest.mark.parametrize("how", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%Y-%m-%d %H:%M:%S"])
+def test_a_single_date_is_read_as_its_column_was(how: str) -> None:
+    whole = pl.Series([f"{time:{how}}" for time in pl.Series(TIMES).str.to_datetime()])
+    day_first = has_day_first(whole)
+    alone = [parse_times(whole[at : at + 1], day_first=day_first)[0] for at in range(len(whole))]
+    assert alone == parse_times(whole).to_list()
+    assert day_first is ("%m/%d" not in how)

@@ -33,7 +33,8 @@ examples:
 
 lower and upper are the ends of the conformal band that holds 80 % of the values, unless the model was trained for
 another share. They are corrected by how the forecasts of the latest values turned out, those of the file included as
-far as the model was not trained on them.
+far as the model was not trained on them. On another series than the model's, and in a pipe that is followed, they are
+checked on that series alone, and called uncalibrated until enough is known. Notes stand on stderr with --json.
 """
 EXPORT_EPILOG = """\
 examples:
@@ -79,27 +80,38 @@ def add_export(commands: Any) -> None:
 
 def forecast(arguments: argparse.Namespace) -> Iterator[RenderableType]:
     """Forecast after the last value of a series; with `--follow`, after every value that is added to it."""
+    from predact.forecasting.following import follow
     from predact.forecasting.forecaster import Forecaster
-    from predact.forecasting.sources import follow, read_source
+    from predact.forecasting.identity import start_afresh
+    from predact.forecasting.sources import read_source, stream_rules
     from predact.runtime.checkpoints import load_model
 
     if arguments.plot is not None and arguments.plot.suffix not in (".svg", ".png"):
         raise PredactError(f"cannot draw {arguments.plot}: its suffix must be .svg or .png")
     path = find_model(arguments.model)
     forecaster = Forecaster.load(path)
+    meta = load_model(path).meta
     show = _Shown(arguments, forecaster)
     if arguments.series == "-" and arguments.follow:
-        ready = (row for row in follow(forecaster, sys.stdin) if forecaster.seen >= forecaster.look_back)
-        for _ in ready:
-            yield from show.latest()
+        # Nobody knows whether this is the model's series, so that its bands have to prove themselves.
+        start_afresh(forecaster)
+        rules, timestamp = stream_rules(meta)
+        for notes in follow(forecaster, sys.stdin, rules=rules, timestamp=timestamp):
+            yield from show.notes(notes)
+            if forecaster.seen >= forecaster.look_back:
+                yield from show.latest()
+        if forecaster.seen < forecaster.look_back:
+            # Says how many values are missing.
+            forecaster.forecast(arguments.horizon)
         return
-    source = read_source(arguments.series, forecaster.facts, meta=load_model(path).meta)
-    if not arguments.json:
-        yield from (f"note: {note}" for note in source.notes)
+    source = read_source(arguments.series, forecaster.facts, meta=meta, follow=arguments.follow)
+    show = _Shown(arguments, forecaster, label=source.label, simulated=source.simulated)
+    yield from show.notes(source.notes)
     source.tell(forecaster)
     yield from show.latest()
     if arguments.follow:
-        for _ in source.follow(forecaster):
+        for notes in source.follow(forecaster):
+            yield from show.notes(notes)
             yield from show.latest()
 
 
@@ -134,8 +146,10 @@ def find_model(name: str) -> Path:
         PredactError: There is none; the places that were looked at are named.
     """
     path = Path(name)
-    if path.is_file():
+    if path.is_file() and path.suffix == ".pth":
         return path
+    if path.is_file() and (path.suffix or len(path.parts) > 1):
+        raise PredactError(f"{path} is no model: a model is a .pth file that training wrote, see {SAVED_MODELS}/")
     if path.suffix == ".pth" or len(path.parts) > 1:
         raise PredactError(f"no model at {path}; train it first, or name another: see {SAVED_MODELS}/")
     places = [SAVED_MODELS / f"{name}{suffix}.pth" for suffix in ("", "-simulated")]
@@ -177,9 +191,20 @@ def _cells(row: FormRow, report: QuantizationReport) -> list[str]:
 class _Shown:
     """Shows the latest forecast in the way that the arguments ask for."""
 
-    def __init__(self, arguments: argparse.Namespace, forecaster: Forecaster) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, forecaster: Forecaster, *, label: str = "stdin", simulated: bool = False
+    ) -> None:
         self._arguments = arguments
         self._forecaster = forecaster
+        self._label, self._simulated = label, simulated
+
+    def notes(self, notes: tuple[str, ...]) -> Iterator[RenderableType]:
+        """Say what was mended or is suspicious; beside the JSON, not in it."""
+        for note in notes:
+            if self._arguments.json:
+                sys.stderr.write(f"note: {note}\n")
+            else:
+                yield f"note: {note}"
 
     def latest(self) -> Iterator[RenderableType]:
         from predact.runtime.artifacts import write_text
@@ -189,18 +214,20 @@ class _Shown:
         if arguments.plot is not None:
             from predact.forecasting.forecast_plots import write_forecast_plot
 
-            write_forecast_plot(arguments.plot, made, history=self._forecaster.history())
+            history = self._forecaster.history()
+            write_forecast_plot(arguments.plot, made, history=history, simulated=self._simulated)
         if arguments.csv is not None:
             write_text(arguments.csv, "".join(csv_lines(made)))
             yield f"{arguments.csv}: {len(made.point)} steps of {', '.join(made.columns)}"
         elif arguments.json:
-            yield json.dumps(json_object(made), ensure_ascii=False, allow_nan=False)
+            content = {"series": self._label, "simulated": self._simulated, **json_object(made)}
+            yield json.dumps(content, ensure_ascii=False, allow_nan=False)
         else:
-            yield forecast_table(made)
+            yield forecast_table(made, simulated=self._simulated)
 
 
-def forecast_table(made: Forecast) -> Table:
-    """Return a forecast as a table: a row a step and channel."""
+def forecast_table(made: Forecast, *, simulated: bool = False) -> Table:
+    """Return a forecast as a table: a row a step and channel; it says so where the series is generated."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -209,6 +236,8 @@ def forecast_table(made: Forecast) -> Table:
     caption = f"lower to upper holds {share} of the values"
     if not made.calibrated:
         caption = f"UNCALIBRATED: too few forecasts were checked for lower to upper to hold {share} of the values"
+    if simulated:
+        caption = f"SIMULATED series; {caption}"
     table = Table(box=SIMPLE_HEAD, caption=Text(caption, style="dim"), caption_justify="left")
     table.add_column("time", no_wrap=True)
     table.add_column("channel")

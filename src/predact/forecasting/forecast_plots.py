@@ -18,19 +18,20 @@ PANEL_IN, GAP_IN = 0.95, 0.5
 MIN_HISTORY = 48
 
 
-def write_forecast_plot(path: Path, made: Forecast, *, history: Values) -> None:
+def write_forecast_plot(path: Path, made: Forecast, *, history: Values, simulated: bool = False) -> None:
     """Draw a forecast into an SVG or PNG file, as the suffix says."""
-    figure = forecast_panels(made, history=history)
+    figure = forecast_panels(made, history=history, simulated=simulated)
     content = to_png(figure) if path.suffix == ".png" else to_svg(figure).encode()
     with atomic_path(path) as partial:
         partial.write_bytes(content)
 
 
-def forecast_panels(made: Forecast, *, history: Values) -> Figure:
+def forecast_panels(made: Forecast, *, history: Values, simulated: bool = False) -> Figure:
     """Draw every channel in a panel: values, point forecast, the fan of quantiles, the ends of the conformal band.
 
     Args:
         history: (any, C) the last known values.
+        simulated: whether the series is generated, which every panel then says.
     """
     past = history[-max(2 * len(made.point), MIN_HISTORY) :]
     before, ahead = np.arange(1 - len(past), 1), np.arange(1, len(made.point) + 1)
@@ -51,5 +52,6 @@ def forecast_panels(made: Forecast, *, history: Values) -> Figure:
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.margins(x=0.01, y=0.08)
         axes.locator_params(axis="y", nbins=4)
-        add_titles(axes, title=name, x="steps after the last known value" if place == 0 else "")
+        title = f"{name} (SIMULATED)" if simulated else name
+        add_titles(axes, title=title, x="steps after the last known value" if place == 0 else "")
     return figure

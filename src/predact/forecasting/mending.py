@@ -40,12 +40,14 @@ class MendingRules:
     Args:
         step_s: of the grid; None takes the median difference of the timestamps.
         max_gap_steps: a longer run of missing values is refused; None for any.
+        are_settings: whether who reads an error can change them; a trained model's are fixed.
     """
 
     step_s: float | None = None
     on_gap: OnGap = "interpolate"
     on_duplicate: OnDuplicate = "mean"
     max_gap_steps: int | None = 100
+    are_settings: bool = True
 
 
 class Regular(NamedTuple):
@@ -74,6 +76,7 @@ def mend(rows: Rows, rules: MendingRules, *, name: str) -> Regular:
     else:
         time_us, values = _sorted(rows.time_us, rows.values, notes)
         grid = _grid(time_us, rules, name)
+        grid, time_us, values = _closed(grid, time_us, values, notes)
         values = _merged(values, grid, time_us, rules, name, notes)
         start_s, step_s = float(time_us[0]) / 1e6, grid.step_s
         _note_resampling(grid, len(values), rules, notes)
@@ -86,6 +89,14 @@ class _Grid(NamedTuple):
     step_s: float
     is_resampled: bool
     num_off: int
+    is_longer: bool = False
+
+
+def is_longer(step_s: float, time_us: Microseconds) -> bool:
+    """Return whether a step gathers several rows, from its start to that of the next."""
+    gaps_us = np.diff(time_us)
+    gaps_us = gaps_us[gaps_us > 0]
+    return len(gaps_us) > 0 and step_s > LONGER * float(np.median(gaps_us)) / 1e6
 
 
 def _sorted(time_us: Microseconds, values: Values, notes: list[str]) -> tuple[Microseconds, Values]:
@@ -108,14 +119,19 @@ def _grid(time_us: Microseconds, rules: MendingRules, name: str) -> _Grid:
         return _months(time_us, own_step_s) or _own_grid(time_us, own_step_s, name)
     steps = (time_us - time_us[0]) / (rules.step_s * 1e6)
     # A longer step gathers the rows from its start to the next; else the nearest step is meant.
-    is_longer = rules.step_s > LONGER * own_step_s
-    position = (np.floor(steps + ROUNDING) if is_longer else np.rint(steps)).astype(np.int64)
+    joins = is_longer(rules.step_s, time_us)
+    position = (np.floor(steps + ROUNDING) if joins else np.rint(steps)).astype(np.int64)
     if (filled := len(np.unique(position)) / (position[-1] + 1)) < MIN_FILLED_SHARE:
+        if not rules.are_settings:
+            raise PredactError(
+                f"{name}: only {filled:.0%} of the steps of {rules.step_s:g} s that the model was trained on hold a "
+                f"row; its rows are {own_step_s:g} s apart: give more of them, or train on such rows"
+            )
         raise PredactError(
             f"{name}: only {filled:.0%} of the steps of data.step_s={rules.step_s:g} hold a row; "
             f"its rows are {own_step_s:g} s apart, so take data.step_s={own_step_s:g} or more"
         )
-    return _Grid(position, rules.step_s, rules.step_s != own_step_s, 0)
+    return _Grid(position, rules.step_s, rules.step_s != own_step_s, 0, joins)
 
 
 def _own_grid(time_us: Microseconds, step_s: float, name: str) -> _Grid:
@@ -157,6 +173,20 @@ def _months(time_us: Microseconds, step_s: float) -> _Grid | None:
     return _Grid(position // spacing, spacing * MEAN_MONTH_S, False, 0)
 
 
+def _closed(grid: _Grid, time_us: Microseconds, values: Values, notes: list[str]) -> tuple[_Grid, Microseconds, Values]:
+    """Leave out the last step of those that gather rows: more of its rows may be to come."""
+    last = int(grid.position[-1])
+    if not grid.is_longer or last == 0:
+        return grid, time_us, values
+    kept = grid.position < last
+    start_s = time_us[0] / 1e6 + last * grid.step_s
+    notes.append(
+        f"left out {_counted(int((~kept).sum()), 'row')} from {shown_time(start_s)} on: "
+        f"a step of {grid.step_s:g} s is whole once there is a row of the next"
+    )
+    return grid._replace(position=grid.position[kept]), time_us[kept], values[kept]
+
+
 def _merged(
     values: Values, rows_grid: _Grid, time_us: Microseconds, rules: MendingRules, name: str, notes: list[str]
 ) -> Values:
@@ -170,7 +200,7 @@ def _merged(
         first = shown_time(time_us[double[0] + 1] / 1e6)
         raise PredactError(
             f"{name} has {_counted(len(double), 'row')} with the time of another, the first {first}; "
-            "data.on_duplicate=mean or last merges them"
+            + ("data.on_duplicate=mean or last merges them" if rules.are_settings else "leave one of them")
         )
     if not len(double) or rules.on_duplicate == "last":
         grid[position] = values
@@ -237,7 +267,12 @@ def _filled(
 def _refused_gap(name: str, column: str, number: int, length: int, at_s: float, rules: MendingRules) -> str:
     gap = f"{name}, column {column}: {_counted(length, 'value')} missing from {shown_time(at_s)}"
     if rules.on_gap == "error":
-        return f"{gap} ({number:,} in all); data.on_gap=interpolate or previous fills them"
+        way_out = "data.on_gap=interpolate or previous fills them" if rules.are_settings else "fill them"
+        return f"{gap} ({number:,} in all); {way_out}"
+    if not rules.are_settings:
+        return (
+            f"{gap}, more than the {rules.max_gap_steps} that the model's data.max_gap_steps fills; cut the file there"
+        )
     return f"{gap}, more than data.max_gap_steps={rules.max_gap_steps}; cut the file there, or raise it"
 
 

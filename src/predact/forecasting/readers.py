@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -65,6 +66,19 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
+class Table(NamedTuple):
+    """A file's cells.
+
+    Args:
+        size: bytes of the file that were read.
+        separator: of text that can be read on from there; None for Parquet and what is compressed.
+    """
+
+    frame: pl.DataFrame
+    size: int
+    separator: str | None
+
+
 def read_rows(path: Path, *, timestamp: str | None = None, columns: tuple[str, ...] = ()) -> Rows:
     """Read a series' file.
 
@@ -75,8 +89,12 @@ def read_rows(path: Path, *, timestamp: str | None = None, columns: tuple[str, .
     Raises:
         PredactError: the file is missing, empty or no such file, a column is not there, or a cell is no number.
     """
-    table = _read_table(path)
-    time_name = _time_column(table, timestamp, columns, path)
+    return rows_of(read_table(path).frame, path, timestamp=timestamp, columns=columns)
+
+
+def rows_of(table: pl.DataFrame, path: Path, *, timestamp: str | None = None, columns: tuple[str, ...] = ()) -> Rows:
+    """Make rows of a table, as `read_rows` does."""
+    time_name = time_column(table, timestamp, columns, path)
     notes: list[str] = []
     values, names = _read_values(table, time_name, columns, path, notes)
     if time_name is None:
@@ -91,8 +109,8 @@ def read_rows(path: Path, *, timestamp: str | None = None, columns: tuple[str, .
 
 def read_events(path: Path, *, timestamp: str | None = None) -> Microseconds:
     """Return the timestamps of a file with one event a row, in microseconds, ascending."""
-    table = _read_table(path)
-    name = _time_column(table, timestamp, (), path)
+    table = read_table(path).frame
+    name = time_column(table, timestamp, (), path)
     if name is None:
         raise PredactError(f"{path} has no column of timestamps; it has {_listed(table.columns)}")
     return np.sort(read_times(table[name], path).drop_nulls().to_numpy())
@@ -116,11 +134,14 @@ def read_times(column: pl.Series, path: Path) -> pl.Series:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise PredactError(f"no file at {path}; correct its name") from error
     except OSError as error:
         raise PredactError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
     if content.startswith(GZIP_MAGIC):
         try:
             content = gzip.decompress(content)
@@ -134,26 +155,50 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _read_table(path: Path) -> pl.DataFrame:
-    content = _read_bytes(path)
+def read_table(path: Path, *, whole_lines: bool = False) -> Table:
+    """Read a file's cells.
+
+    Args:
+        whole_lines: leaves out a last line without an end, which somebody may be writing.
+
+    Raises:
+        PredactError: the file is missing, empty, damaged or no such file.
+    """
+    stored = _read_bytes(path)
+    content = _unpacked(stored, path)
     if content.startswith(PARQUET_MAGIC) or ".parquet" in path.suffixes:
         try:
             table = pl.read_parquet(BytesIO(content))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise PredactError(f"{path} is no whole Parquet file ({_first_line(error)}); get it again") from error
+        separator = None
     else:
+        if whole_lines and content is stored:
+            stored = content = content[: content.rfind(b"\n") + 1]
+            if not content.strip():
+                raise PredactError(f"{path} has no whole line yet; start again when it holds more")
+        separator = None if content is not stored else separator_of(_head(content.removeprefix(BYTE_ORDER_MARK)))
         table = _read_text(content.removeprefix(BYTE_ORDER_MARK).strip(b"\r\n"), path)
     if not len(table):
         raise PredactError(f"{path} has a header and no rows; get it again")
-    return table
+    return Table(table, len(stored), separator)
+
+
+def separator_of(line: str) -> str:
+    """Return what separates the cells of a first line."""
+    return max(SEPARATORS, key=line.count)
+
+
+def _head(content: bytes) -> str:
+    return content[:SNIFFED_BYTES].strip(b"\r\n").split(b"\n", 1)[0].decode("utf-8", "replace").strip()
 
 
 def _read_text(content: bytes, path: Path) -> pl.DataFrame:
     """Read text as columns of strings, so that a bad cell can be named."""
     if b"\0" in content[:SNIFFED_BYTES]:
         raise PredactError(f"{path} is a binary file; a series is read from CSV, Parquet or one number a line")
-    head = content[:SNIFFED_BYTES].split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-    separator = max(SEPARATORS, key=head.count)
+    head = _head(content)
+    separator = separator_of(head)
     cells = [cell.strip(" \"'") for cell in head.split(separator)]
     has_header = not all(cell.lower() in MISSING or _is_number(cell) or looks_like_time(cell) for cell in cells)
     try:
@@ -176,8 +221,12 @@ def _too_long_line(content: bytes, separator: str) -> str:
     return ""
 
 
-def _time_column(table: pl.DataFrame, timestamp: str | None, columns: tuple[str, ...], path: Path) -> str | None:
-    """Return the column of timestamps: the named one, else one whose name says so, else the first that holds any."""
+def time_column(table: pl.DataFrame, timestamp: str | None, columns: tuple[str, ...], path: Path | str) -> str | None:
+    """Return the column of timestamps: the named one, else one whose name says so, else the first that holds any.
+
+    Args:
+        columns: channels, none of which it is.
+    """
     if timestamp is not None:
         check_column(timestamp, table.columns, "timestamp", path)
         return timestamp

@@ -41,8 +41,11 @@ FIRST_DATE, LAST_DATE = 19_000_101, 21_001_231
 _UNITS = ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0), (float("inf"), 1e-3))
 
 
-def parse_times(column: pl.Series) -> pl.Series:
+def parse_times(column: pl.Series, *, day_first: bool | None = None) -> pl.Series:
     """Return microseconds since 1970 in UTC, null where a cell is no timestamp; without a zone it is taken as UTC.
+
+    Args:
+        day_first: whether 03/04/2024 is in April; None finds it from the whole column.
 
     Raises:
         ValueError: days and months cannot be told apart.
@@ -55,7 +58,16 @@ def parse_times(column: pl.Series) -> pl.Series:
         return _from_numbers(column.cast(pl.Float64))
     if column.dtype != pl.String:
         return pl.Series(column.name, [None] * len(column), pl.Int64)
-    return _from_text(column)
+    return _from_text(column, day_first)
+
+
+def has_day_first(column: pl.Series) -> bool:
+    """Return whether a column's dates are read with the day first, so that single cells are read as all of it was.
+
+    Raises:
+        ValueError: days and months cannot be told apart.
+    """
+    return parse_times(column, day_first=True).eq_missing(parse_times(column)).all()
 
 
 def are_times(column: pl.Series, *, may_be_numbers: bool) -> bool:
@@ -102,7 +114,7 @@ def _from_numbers(numbers: pl.Series) -> pl.Series:
     return (numbers * factor).round(0).cast(pl.Int64, strict=False)
 
 
-def _from_text(column: pl.Series) -> pl.Series:
+def _from_text(column: pl.Series, is_day_first: bool | None) -> pl.Series:
     text = column.str.strip_chars()
     best = _best(text, _YEAR_FIRST[:1])
     if best.null_count() == text.null_count():
@@ -115,14 +127,18 @@ def _from_text(column: pl.Series) -> pl.Series:
         .str.replace(r"^(\S{10} \d{2})$", "${1}:00")
     )
     text = text.str.replace(r"\s*(Z|UTC|GMT)$", "+00:00")
+    numbers = text.cast(pl.Float64, strict=False)
+    others = [_best(text, _YEAR_FIRST), _from_numbers(numbers)]
+    if is_day_first is not None:
+        chosen = _best(text, _DAY_FIRST if is_day_first else _MONTH_FIRST)
+        return max((others[0], chosen, others[1]), key=lambda times: times.count())
     day_first, month_first = _best(text, _DAY_FIRST), _best(text, _MONTH_FIRST)
     if day_first.count() and day_first.count() == month_first.count() and (day_first != month_first).any():
         if _is_even(day_first) == _is_even(month_first):
             first = column.drop_nulls()[0]
             raise ValueError(f"{first!r} may have the day or the month first; write 2024-01-31 23:59:00")
         return day_first if _is_even(day_first) else month_first
-    numbers = text.cast(pl.Float64, strict=False)
-    candidates = [_best(text, _YEAR_FIRST), day_first, month_first, _from_numbers(numbers)]
+    candidates = (others[0], day_first, month_first, others[1])
     return max(candidates, key=lambda times: times.count())
 
 
