@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 from predact.rl.dqn import DQNConfig
 from predact.rl.environment import Transition
-from predact.rl.learner import DQNLearner
 from predact.rl.training import DQNModule
 
 NUM_WINDOWS, NUM_ENVS, NUM_FEATURES, NUM_ACTIONS = 5000, 500, 20, 21
@@ -90,8 +89,8 @@ def run_lightning(config: DQNConfig, epochs: int, seed: int) -> int:
 
 def run_learner(config: DQNConfig, epochs: int, seed: int) -> int:
     module = DQNModule(config, Windows(), seed=seed)
-    learner = DQNLearner(config, module.network, module.target, module.environment, seed=seed)
     optimizer = module.configure_optimizers()
+    learner = module.learner
     for _ in range(epochs):
         for _ in range(module.environment.steps_per_epoch):
             learner.rollout(optimizer)

@@ -25,7 +25,7 @@ def collector(environment: TabularEnvironment, *, epsilon: float = 0.0) -> tuple
     return built, replay
 
 
-def right(observation: torch.Tensor) -> torch.Tensor:
+def right(observation: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     return torch.ones(len(observation), dtype=torch.int64)
 
 

@@ -2,14 +2,23 @@
 
 from collections.abc import Callable
 
+import gymnasium
 import pytest
 import torch
 
-from predact.rl.environment import BatchedEnvironment
+from predact.rl.environment import BatchedEnvironment, next_action_mask
+from predact.rl.gymnasium_batch import GymnasiumScalars
 
-from .toy_environments import ContextualBandit, chain
+from .toy_environments import ContextualBandit, IdentityEnvironment, MaskedBandit, Queue, chain
 
-ENVIRONMENTS: list[Callable[[], BatchedEnvironment]] = [ContextualBandit, chain, lambda: chain(time_limit=2)]
+ENVIRONMENTS: list[Callable[[], BatchedEnvironment]] = [
+    ContextualBandit,
+    chain,
+    lambda: chain(time_limit=2),
+    IdentityEnvironment,
+    Queue,
+    lambda: GymnasiumScalars([gymnasium.make("CartPole-v1") for _ in range(3)], steps_per_epoch=5),
+]
 
 
 @pytest.fixture(params=ENVIRONMENTS)
@@ -72,3 +81,16 @@ def test_a_restored_environment_goes_on_as_the_saved_one(build: Callable[[], Bat
         assert torch.equal(first.observation, second.observation)
         pairs = zip(first.step(action), second.step(action), strict=True)
         assert all(torch.equal(mine, yours) for mine, yours in pairs)
+
+
+def test_without_its_mask_the_last_state_of_an_episode_allows_everything() -> None:
+    environment = MaskedBandit(num_envs=2, num_actions=2)
+    environment.reset(generator=torch.Generator())
+    environment.action_mask = torch.tensor([[True, False], [True, False]])
+    ended = torch.tensor([False, True])
+    mask = next_action_mask(environment, ended)
+    assert mask is not None and mask.tolist() == [[True, False], [True, True]]
+    environment.next_action_mask = torch.tensor([[True, False], [False, True]])  # type: ignore[attr-defined]
+    mask = next_action_mask(environment, ended)
+    assert mask is not None and mask.tolist() == [[True, False], [False, True]]
+    assert next_action_mask(chain(), ended) is None

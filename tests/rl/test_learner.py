@@ -2,11 +2,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import SGD, Adam
+from torch.optim import Adam
 
 from predact.rl.dqn import DQNConfig, QNetwork
-from predact.rl.learner import DQNLearner, FlatGradient
+from predact.rl.learner import DQNLearner
 
 from .toy_environments import TabularEnvironment, chain
 
@@ -20,32 +19,6 @@ def build(environment: TabularEnvironment, **fields: Any) -> tuple[DQNLearner, Q
     )
     learner = DQNLearner(config, online, target, environment, seed=0)
     return learner, online, target, Adam(online.parameters(), lr=1e-2)
-
-
-@pytest.mark.parametrize("max_norm", [0.01, 1e6])
-def test_flat_gradient_clips_like_torch(max_norm: float) -> None:
-    nets = [torch.nn.Linear(3, 2) for _ in range(2)]
-    nets[1].load_state_dict(nets[0].state_dict())
-    flat = FlatGradient(list(nets[0].parameters()))
-    for _ in range(2):
-        flat.clear()
-        nets[1].zero_grad()
-        for net in nets:
-            net(torch.ones(4, 3)).square().sum().backward()
-        flat.clip(max_norm)
-        clip_grad_norm_(nets[1].parameters(), max_norm)
-        for mine, torchs in zip(*(net.parameters() for net in nets), strict=True):
-            torch.testing.assert_close(mine.grad, torchs.grad, rtol=1e-4, atol=0)
-        # As Lightning does before a fit.
-        SGD(nets[0].parameters(), lr=0.1).zero_grad(set_to_none=True)
-
-
-def test_flat_gradient_leaves_a_zero_gradient_zero() -> None:
-    net = torch.nn.Linear(3, 2)
-    flat = FlatGradient(list(net.parameters()))
-    flat.clear()
-    flat.clip(1.0)
-    assert all(parameter.grad is not None and parameter.grad.eq(0).all() for parameter in net.parameters())
 
 
 def test_every_environment_step_pays_for_its_share_of_updates() -> None:
@@ -76,10 +49,10 @@ def test_a_rollout_stops_at_the_end_of_the_epoch() -> None:
     assert steps == [3, 5, 8, 10]
 
 
-def test_only_the_last_update_of_a_rollout_goes_through_last_step() -> None:
+def test_only_the_last_update_of_a_rollout_goes_through_counted_step() -> None:
     learner, _, _, optimizer = build(chain(num_envs=6), steps_per_update=2)
     calls: list[int] = []
-    learner.rollout(optimizer, last_step=lambda: calls.append(learner.updates))
+    learner.rollout(optimizer, counted_step=lambda: calls.append(learner.updates))
     assert calls == [2]
     assert learner.updates == 3
 

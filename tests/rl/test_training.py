@@ -12,7 +12,7 @@ from predact.rl.environment import BatchedEnvironment
 from predact.rl.training import CHECKPOINT_KEY, DQNModule, read_network_state
 from predact.runtime.errors import PredactError
 
-from .toy_environments import ContextualBandit, TabularEnvironment, chain
+from .toy_environments import ContextualBandit, chain, forever
 
 # Resuming writes beside what the stopped run wrote.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -168,16 +168,7 @@ def test_learns_the_values_of_value_iteration() -> None:
 
 
 def test_a_time_limit_does_not_hide_what_lies_beyond_it() -> None:
-    """One state: .6 at once and the end, or .1 a step for ever; cut after every step, 1 = .1 / (1 - .9) is better."""
-    environment = TabularEnvironment(
-        next_state=[[1, 0], [1, 1]],
-        reward=[[0.6, 0.1], [0.0, 0.0]],
-        terminal=[False, True],
-        start_states=[0],
-        time_limit=1,
-        num_envs=16,
-        steps_per_epoch=64,
-    )
+    environment = forever()
     for n_step in (1, 3):
         trained = DQNModule(
             DQNConfig(

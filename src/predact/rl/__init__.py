@@ -1,1 +1,1 @@
-"""What the agents share: replay, schedules, DQN and its Lightning training."""
+"""What the agents share: environments, replay, schedules; Q-table, DQN and PPO, and their training in Lightning."""

@@ -1,27 +1,42 @@
 """Steps the environments with ε-greedy actions and stores what happened.
 
-Shapes: N environments, D observed values.
+Shapes: N environments, D observed values, A actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from predact.rl.environment import BatchedEnvironment
+from predact.rl.acting import random_allowed
+from predact.rl.environment import BatchedEnvironment, action_mask, next_action_mask, skipped
+from predact.rl.episodes import EpisodeReturns
 from predact.rl.replay import ReplayBuffer
 
 
-def epsilon_greedy(greedy: Tensor, *, epsilon: float, num_actions: int, generator: torch.Generator) -> Tensor:
-    """Replace each action with probability `epsilon` by one drawn from all (N,).
+class Act(Protocol):
+    """Greedy actions."""
+
+    def __call__(self, observation: Tensor, mask: Tensor | None = None, /) -> Tensor:
+        """Map (N, D) to actions (N,) int64, of those that `mask` (N, A) allows."""
+        ...
+
+
+def epsilon_greedy(
+    greedy: Tensor, *, epsilon: float, num_actions: int, generator: torch.Generator, mask: Tensor | None = None
+) -> Tensor:
+    """Replace each action with probability `epsilon` by one drawn from all that `mask` (N, A) allows, (N,).
 
     Draws the same numbers whatever `epsilon` is.
     """
     explores = torch.rand(greedy.shape, generator=generator, device=greedy.device) < epsilon
-    drawn = torch.randint(num_actions, greedy.shape, generator=generator, device=greedy.device)
+    if mask is None:
+        drawn = torch.randint(num_actions, greedy.shape, generator=generator, device=greedy.device)
+    else:
+        drawn = random_allowed(mask, generator=generator)
     return torch.where(explores, drawn, greedy)
 
 
@@ -47,6 +62,7 @@ class Collector:
     ) -> None:
         self.env_steps = 0
         """Transitions so far, over all environments."""
+        self.episodes = EpisodeReturns(environment.num_envs)
         self._environment = environment
         self._replay = replay
         self._epsilon = epsilon
@@ -63,28 +79,42 @@ class Collector:
         return self._epsilon(self.env_steps)
 
     @torch.no_grad()
-    def collect(self, act: Callable[[Tensor], Tensor], *, num_steps: int) -> Tensor:
+    def collect(self, act: Act, *, num_steps: int) -> Tensor:
         """Step all environments `num_steps` times and return the sum of rewards, a scalar on the network's device."""
         environment, device = self._environment, self._generator.device
-        total = torch.zeros((), device=device)
+        rewards, ends = [], []
         for _ in range(num_steps):
-            observation = environment.observation.to(device)
+            observation, mask = environment.observation.to(device), action_mask(environment)
+            if mask is not None:
+                mask = mask.to(device)
             action = epsilon_greedy(
-                act(observation),
+                act(observation, mask),
                 epsilon=self.current_epsilon,
                 num_actions=environment.num_actions,
                 generator=self._generator,
+                mask=mask,
             )
             transition = environment.step(action.to(environment.observation.device))
-            self._replay.add(observation, action, transition)
-            total += transition.reward.sum().to(device)
+            ended = transition.terminated | transition.truncated
+            self._replay.add(
+                observation,
+                action,
+                transition,
+                next_mask=next_action_mask(environment, ended),
+                skipped=skipped(environment),
+            )
+            rewards.append(transition.reward)
+            ends.append(ended)
             self.env_steps += environment.num_envs
-        return total
+        earned = torch.stack(rewards)
+        self.episodes.add(earned, torch.stack(ends))
+        return earned.sum().to(device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the environments, the generators and the count of steps, as tensors and numbers."""
         return {
             "env_steps": self.env_steps,
+            "episodes": self.episodes.state_dict(),
             "environment": self._environment.state_dict(),
             "generator": self._generator.get_state(),
             "environment_generator": self._environment_generator.get_state(),
@@ -93,6 +123,7 @@ class Collector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.env_steps = int(state["env_steps"])
+        self.episodes.load_state_dict(state["episodes"])
         self._environment.load_state_dict(state["environment"])
         self._generator.set_state(state["generator"].cpu())
         self._environment_generator.set_state(state["environment_generator"].cpu())

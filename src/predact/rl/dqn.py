@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from predact.rl.acting import masked
 from predact.rl.replay import Batch
-from predact.rl.schedules import SCHEDULES, ScheduleName
+from predact.rl.schedules import SCHEDULES, ScheduleName, linear
 
 LossName = Literal["huber", "mse"]
 
@@ -35,13 +36,17 @@ class DQNConfig:
         n_step: rewards summed before bootstrapping.
         discount: γ; 0 makes it a contextual bandit and skips everything about the next state.
         loss: of the temporal-difference error; `huber` is linear beyond 1.
-        learning_rate: of Adam.
+        learning_rate: of Adam, at first.
+        learning_rate_end: from `learning_rate_decay_steps` on, falling in equal differences; None keeps it as it is.
+        learning_rate_decay_steps: environment steps, over all environments.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
         batch_size: transitions an update.
         buffer_size: transitions kept, over all environments.
         learning_starts: environment steps before the first update.
         steps_per_update: environment steps for each update.
-        rollout_steps: steps of all environments before their updates, in one `training_step`.
+        rollout_steps: steps of all environments before their updates.
+        rollouts_per_training_step: rollouts, each with its updates, in one `training_step`. Lightning's bookkeeping of
+            one costs about as much as an update, so that few environments want many.
         target_update: copy the network every `target_every_updates`, or move by `target_tau` each update.
         target_every_updates: with `hard`.
         target_tau: with `soft`, the share of the online network in (0, 1].
@@ -59,12 +64,15 @@ class DQNConfig:
     discount: float = 0.99
     loss: LossName = "huber"
     learning_rate: float = 1e-3
+    learning_rate_end: float | None = None
+    learning_rate_decay_steps: int = 50_000
     max_grad_norm: float | None = 10.0
     batch_size: int = 128
     buffer_size: int = 100_000
     learning_starts: int = 128
     steps_per_update: int = 32
     rollout_steps: int = 1
+    rollouts_per_training_step: int = 1
     target_update: Literal["hard", "soft"] = "hard"
     target_every_updates: int = 250
     target_tau: float = 0.005
@@ -75,11 +83,14 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         counts = ("epochs", "n_step", "batch_size", "buffer_size", "steps_per_update", "rollout_steps")
-        for name in (*counts, "target_every_updates", "epsilon_decay_steps"):
+        decays = ("epsilon_decay_steps", "learning_rate_decay_steps")
+        for name in (*counts, *decays, "rollouts_per_training_step", "target_every_updates"):
             _refuse_unless(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
         _refuse_unless(min(self.hidden, default=1) >= 1, "hidden", self.hidden, "hold positive widths")
         _refuse_unless(0 <= self.discount <= 1, "discount", self.discount, "lie in [0, 1]")
         _refuse_unless(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be positive")
+        end_rate = self.learning_rate_end
+        _refuse_unless(end_rate is None or end_rate >= 0, "learning_rate_end", end_rate, "not be negative")
         norm = self.max_grad_norm
         _refuse_unless(norm is None or norm > 0, "max_grad_norm", norm, "be positive or None")
         _refuse_unless(self.learning_starts >= 0, "learning_starts", self.learning_starts, "not be negative")
@@ -98,6 +109,13 @@ class DQNConfig:
         """Return the share of random actions after `env_steps` environment steps."""
         schedule = SCHEDULES[self.epsilon_schedule]
         return schedule(env_steps, start=self.epsilon_start, end=self.epsilon_end, decay_steps=self.epsilon_decay_steps)
+
+    def learning_rate_at(self, env_steps: int) -> float:
+        """Return Adam's learning rate after `env_steps` environment steps."""
+        if self.learning_rate_end is None:
+            return self.learning_rate
+        steps = self.learning_rate_decay_steps
+        return linear(env_steps, start=self.learning_rate, end=self.learning_rate_end, decay_steps=steps)
 
 
 def _refuse_unless(holds: bool, name: str, value: object, rule: str) -> None:
@@ -130,9 +148,14 @@ class QNetwork(nn.Module):
         return dueling(self.value(hidden), self.head(hidden))
 
     @torch.no_grad()
-    def act(self, observation: Tensor) -> Tensor:
-        """Return the greedy actions (...,) int64; of equal values the first."""
-        return self(observation).argmax(dim=-1)  # type: ignore[no-any-return]
+    def act(self, observation: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the greedy actions (...,) int64 of those that `mask` (..., A) allows; of equal values the first."""
+        return masked(self(observation), mask).argmax(dim=-1)
+
+    @property
+    def ranking(self) -> tuple[nn.Module, ...]:
+        """The layers whose output ranks the actions as the values do: a state's value is the same for all of them."""
+        return (*self.trunk, self.head)
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
@@ -192,6 +215,7 @@ def bootstrapped(online: QNetwork, target: QNetwork, batch: Batch, *, config: DQ
         return batch.returns
     target_next = target(batch.next_observation)
     if not config.double:
+        target_next = masked(target_next, batch.next_mask)
         return q_target(target_next, batch.returns, batch.terminated, discount=batch.discount)
-    online_next = online(batch.next_observation)
+    online_next = masked(online(batch.next_observation), batch.next_mask)
     return double_q_target(online_next, target_next, batch.returns, batch.terminated, discount=batch.discount)

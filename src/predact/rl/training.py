@@ -1,35 +1,44 @@
-"""DQN in Lightning's Trainer: one `training_step` is one rollout of all environments and all its updates.
+"""Agents in Lightning's Trainer: one `training_step` is one rollout of all environments and all its updates.
 
 Manual optimisation, because Lightning's bookkeeping of a step costs as much as several updates: it is paid once a
-rollout. For the same reason only the last update of a rollout goes through Lightning's optimiser wrapper, so that
+rollout. For the same reason only one update of a rollout goes through Lightning's optimiser wrapper, so that
 `trainer.global_step` (and with it `max_steps`, `every_n_train_steps`) counts the rollouts that trained, as it counts
 the batches of any other module. Gradient updates and environment steps are counted by the learner and logged as
 `train/updates` and `train/env_steps`.
+
+`AgentModule` is what all agents have in common; `DQNModule`, `PPOModule` and `QTableModule` only hand it their parts.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from predact.rl.dqn import DQNConfig, QNetwork
 from predact.rl.environment import BatchedEnvironment
-from predact.rl.learner import DQNLearner
+from predact.rl.learner import DQNLearner, Learner
+from predact.rl.ppo import PPOConfig, PPONetwork
+from predact.rl.ppo_learner import PPOLearner
+from predact.rl.q_table import QTable, QTableConfig, QTableLearner
 from predact.runtime.checkpoints import read_tensors
 from predact.runtime.errors import PredactError
 
 CHECKPOINT_KEY = "agent"
-FUSED_ADAM_DEVICES = ("cpu", "cuda", "mps")
+CHECKPOINT_EVERY_ENV_STEPS = 10_000
+
+Evaluate = Callable[[Any], Mapping[str, float]]
 
 
 class RolloutTokens:
@@ -55,59 +64,84 @@ class RolloutTokens:
         """Take nothing."""
 
 
-class DQNModule(L.LightningModule):
-    """Trains a Q-network on a batched environment, and resumes as if never stopped.
+class AgentConfig(Protocol):
+    """What is read of any agent's config."""
+
+    @property
+    def rollout_steps(self) -> int:
+        """Steps of all environments in a rollout."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """What to lower when training diverges."""
+        ...
+
+
+class AgentModule(L.LightningModule):
+    """Trains an agent on a batched environment, and resumes as if never stopped.
 
     Args:
-        config: the agent.
+        config: a dataclass.
+        network: what learns and, trained, acts.
         environment: reset when training starts.
-        seed: of the initial weights, exploration, samples and environment, whatever the global generators hold.
+        build: makes the learner, on the training device.
+        seed: of everything drawn, whatever the global generators hold.
         evaluate: called after each epoch with the network in `eval` mode; its values are logged as `val/<name>`, for
-            checkpoints and early stopping to monitor.
+            checkpoints and early stopping to monitor. It has environments and generators of its own.
+        rollouts_per_training_step: more than one for rollouts that cost less than Lightning's bookkeeping.
     """
 
     def __init__(
         self,
-        config: DQNConfig,
+        config: AgentConfig,
+        network: nn.Module,
         environment: BatchedEnvironment,
         *,
+        build: Callable[[], Learner],
         seed: int,
-        evaluate: Callable[[QNetwork], Mapping[str, float]] | None = None,
+        evaluate: Evaluate | None,
+        rollouts_per_training_step: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.save_hyperparameters({"agent": _plain(config), "seed": seed})
-        self.config = config
+        self.network = network
         self.environment = environment
+        self._agent = config
+        self._build = build
         self._seed = seed
         self._evaluate = evaluate
-        self._learner: DQNLearner | None = None
+        self._rollouts_per_training_step = rollouts_per_training_step
+        self._learner: Learner | None = None
         self._resumed: Mapping[str, Any] | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            self.network = QNetwork(
-                config, observation_dim=environment.observation_dim, num_actions=environment.num_actions
-            )
-        self.target = copy.deepcopy(self.network).requires_grad_(False)
 
     @property
-    def learner(self) -> DQNLearner:
-        """Replay, counters and exploration; there once training has started."""
+    def learner(self) -> Learner:
+        """Counters, exploration and what was experienced; there once training has started."""
         if self._learner is None:
             raise RuntimeError("no learner yet: it is built on the training device by Trainer.fit")
         return self._learner
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam, in one fused call an update where the device has it."""
-        fused = self.device.type in FUSED_ADAM_DEVICES
-        return Adam(self.network.parameters(), lr=self.config.learning_rate, fused=fused)
+        """Build what lives on the training device, and return the optimiser of its weights.
+
+        A fit goes on with what a checkpoint or an earlier fit left.
+        """
+        state = self._learner.state_dict() if self._learner and self._resumed is None else self._resumed
+        self._learner = self._build()
+        if state is not None:
+            self._learner.load_state_dict(state)
+        self._resumed = None
+        return self._learner.build_optimizer()
 
     def train_dataloader(self) -> RolloutTokens:
-        """Return a token for each rollout of an epoch."""
-        return RolloutTokens(math.ceil(self.environment.steps_per_epoch / self.config.rollout_steps))
+        """Return a token for each training step of an epoch."""
+        num_rollouts = math.ceil(self.environment.steps_per_epoch / self._agent.rollout_steps)
+        return RolloutTokens(math.ceil(num_rollouts / self._rollouts_per_training_step))
 
     def on_fit_start(self) -> None:
-        """Build what lives on the training device, or go on with what a checkpoint or an earlier fit left."""
+        """Refuse what agents cannot train with."""
         if self.trainer.world_size > 1:
             raise PredactError(
                 f"trainer.devices={self.trainer.world_size}: an agent trains on one device; use devices=1, and a "
@@ -115,18 +149,18 @@ class DQNModule(L.LightningModule):
             )
         if self.trainer.precision != "32-true":
             raise PredactError(f"trainer.precision={self.trainer.precision}: agents train in 32-true")
-        state = self._learner.state_dict() if self._learner and self._resumed is None else self._resumed
-        self._learner = DQNLearner(self.config, self.network, self.target, self.environment, seed=self._seed)
-        if state is not None:
-            self._learner.load_state_dict(state)
-        self._resumed = None
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Roll out and update."""
         wrapped, optimizer = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(wrapped, LightningOptimizer)
         assert isinstance(optimizer, Optimizer)
-        self.learner.rollout(optimizer, last_step=wrapped.step)
+        learner, epoch_steps = self.learner, self.environment.steps_per_epoch * self.environment.num_envs
+        learner.rollout(optimizer, counted_step=wrapped.step)
+        for _ in range(self._rollouts_per_training_step - 1):
+            if learner.env_steps % epoch_steps == 0:
+                break
+            learner.rollout(optimizer)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch; logging every update would cost as much as the update."""
@@ -135,7 +169,7 @@ class DQNModule(L.LightningModule):
             if not math.isfinite(value):
                 raise PredactError(
                     f"train/{name}={value} after {self.learner.updates} updates: lower agent.learning_rate="
-                    f"{self.config.learning_rate}, or check the environment's observations and rewards"
+                    f"{self._agent.learning_rate}, or check the environment's observations and rewards"
                 )
         self.log_dict({f"train/{name}": value for name, value in metrics.items()})
         if self._evaluate is not None:
@@ -163,18 +197,151 @@ class DQNModule(L.LightningModule):
 
     def _layout(self) -> dict[str, Any]:
         """Return what must not change between stop and resume: all but the number of epochs."""
-        agent = {f"agent.{name}": value for name, value in _plain(self.config).items() if name != "epochs"}
+        agent = {f"agent.{name}": value for name, value in _plain(self._agent).items() if name != "epochs"}
         environment = ("num_envs", "observation_dim", "num_actions", "steps_per_epoch")
         return agent | {name: getattr(self.environment, name) for name in environment} | {"seed": self._seed}
 
 
-def _plain(config: DQNConfig) -> dict[str, Any]:
-    """Return the fields as YAML and `weights_only` know them."""
-    return {**asdict(config), "hidden": list(config.hidden)}
+class DQNModule(AgentModule):
+    """Trains a Q-network; see `AgentModule`."""
+
+    network: QNetwork
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        environment: BatchedEnvironment,
+        *,
+        seed: int,
+        evaluate: Callable[[QNetwork], Mapping[str, float]] | None = None,
+    ) -> None:
+        with _seeded(seed):
+            network = QNetwork(config, observation_dim=environment.observation_dim, num_actions=environment.num_actions)
+        super().__init__(
+            config,
+            network,
+            environment,
+            build=lambda: DQNLearner(config, network, self.target, environment, seed=seed),
+            seed=seed,
+            evaluate=evaluate,
+            rollouts_per_training_step=config.rollouts_per_training_step,
+        )
+        self.config = config
+        self.target = copy.deepcopy(network).requires_grad_(False)
+
+
+class PPOModule(AgentModule):
+    """Trains an actor and a critic; see `AgentModule`."""
+
+    network: PPONetwork
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        environment: BatchedEnvironment,
+        *,
+        seed: int,
+        evaluate: Callable[[PPONetwork], Mapping[str, float]] | None = None,
+    ) -> None:
+        with _seeded(seed):
+            network = PPONetwork(
+                config, observation_dim=environment.observation_dim, num_actions=environment.num_actions
+            )
+        super().__init__(
+            config,
+            network,
+            environment,
+            build=lambda: PPOLearner(config, network, environment, seed=seed),
+            seed=seed,
+            evaluate=evaluate,
+        )
+        self.config = config
+
+
+class QTableModule(AgentModule):
+    """Trains a table of values; see `AgentModule`.
+
+    Args:
+        names: of the observed values, for the bins; by default "0", "1", ...
+    """
+
+    network: QTable
+
+    def __init__(
+        self,
+        config: QTableConfig,
+        environment: BatchedEnvironment,
+        *,
+        seed: int,
+        names: Sequence[str] | None = None,
+        evaluate: Callable[[QTable], Mapping[str, float]] | None = None,
+    ) -> None:
+        numbers = [str(number) for number in range(environment.observation_dim)]
+        network = QTable(config, names=names or numbers, num_actions=environment.num_actions)
+        super().__init__(
+            config,
+            network,
+            environment,
+            build=lambda: QTableLearner(config, network, environment, seed=seed),
+            seed=seed,
+            evaluate=evaluate,
+        )
+        self.config = config
+
+
+class EnvStepCheckpoint(Checkpoint):
+    """Writes a resumable checkpoint whenever another so many environment steps are done, in place of the one before.
+
+    Args:
+        path: of the checkpoint, e.g. `last.ckpt`, which an epoch's end may also write.
+        every_env_steps: over all environments; the first rollout's end at or after each multiple counts.
+    """
+
+    def __init__(self, path: Path, *, every_env_steps: int = CHECKPOINT_EVERY_ENV_STEPS) -> None:
+        if every_env_steps < 1:
+            raise ValueError(f"every_env_steps={every_env_steps} must be at least 1")
+        self._path, self._every = path, every_env_steps
+        self._multiples = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin from what is trained already."""
+        self._multiples = self._count(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write where a multiple was passed."""
+        if (multiples := self._count(pl_module)) > self._multiples:
+            self._multiples = multiples
+            trainer.save_checkpoint(self._path)
+
+    def _count(self, module: L.LightningModule) -> int:
+        assert isinstance(module, AgentModule)
+        return module.learner.env_steps // self._every
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from a seed of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return a dataclass's fields as YAML and `weights_only` know them."""
+    plain: dict[str, Any] = _as_plain(asdict(config))
+    return plain
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _as_plain(part) for name, part in value.items()}
+    return [_as_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def read_network_state(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the weights of the online network in a checkpoint of `DQNModule`, for `QNetwork.load_state_dict`."""
+    """Return the weights of the network in a checkpoint of an agent, for `load_state_dict` of one like it."""
     prefix = "network."
     weights = read_tensors(checkpoint, kind="checkpoint")["state_dict"]
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

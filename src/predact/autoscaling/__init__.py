@@ -1,0 +1,1 @@
+"""Turns load into instances: the simulated cluster, its load, and the policies that scale it."""

@@ -1,0 +1,275 @@
+"""The environments against each other, against the cluster, and against what Gymnasium and `rl` ask of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from predact.autoscaling.cluster import Cluster
+from predact.autoscaling.environment import (
+    ENVIRONMENT_ID,
+    AutoscaleBatch,
+    AutoscaleConfig,
+    AutoscaleEnv,
+    AutoscaleVectorEnv,
+    LoadConfig,
+    ObservedCluster,
+    register,
+)
+from predact.autoscaling.forecasts import Forecast
+from predact.autoscaling.observations import check_layout, layout, observation_names
+from predact.rl.environment import BatchedEnvironment, action_mask, next_action_mask
+from predact.runtime.errors import PredactError
+
+from .reference import Constant
+
+REMOVE, NONE, ADD = range(3)
+SHORT = AutoscaleConfig(episode_steps=12, history_steps=4, lookahead_steps=4)
+
+
+def actions(num_envs: int, count: int, seed: int = 0, num_actions: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, num_actions, (count, num_envs))
+
+
+def test_gymnasium_finds_nothing_wrong() -> None:
+    check_env(AutoscaleEnv(replace(SHORT, forecast="oracle")), skip_render_check=True)
+
+
+def test_both_environments_are_registered_once() -> None:
+    register()
+    single = gymnasium.make(f"predact.autoscaling.environment:{ENVIRONMENT_ID}", config=SHORT)
+    vector = gymnasium.make_vec(f"predact.autoscaling.environment:{ENVIRONMENT_ID}", num_envs=3, config=SHORT)
+    assert isinstance(single.unwrapped, AutoscaleEnv) and isinstance(vector.unwrapped, AutoscaleVectorEnv)
+    assert vector.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
+    assert vector.observation_space.shape == (3, len(observation_names(SHORT)))
+
+
+def test_the_single_environment_is_the_first_of_a_vector() -> None:
+    single, vector = AutoscaleEnv(SHORT), AutoscaleVectorEnv(4, SHORT)
+    alone, together = single.reset(seed=5)[0], vector.reset(seed=5)[0]
+    assert np.array_equal(alone, together[0])
+    for action in actions(4, 2 * SHORT.episode_steps + 3):
+        alone, reward, terminated, truncated, info = single.step(action[0])
+        together, rewards, _, truncations, infos = vector.step(action)
+        assert reward == rewards[0] and truncated == truncations[0] and not terminated
+        assert info["p95_s"] == infos["p95_s"][0] and info["served"] == infos["served"][0]
+        if truncated:
+            assert np.array_equal(alone, infos["final_obs"][0])
+            alone, _ = single.reset()
+        assert np.array_equal(alone, together[0])
+
+
+def test_an_episode_is_cut_off_at_its_length_and_never_ends_by_overload() -> None:
+    vector = AutoscaleVectorEnv(3, replace(SHORT, initial_instances=1), pattern=Constant(1.0))
+    vector.reset(seed=0)
+    for step in range(1, 2 * SHORT.episode_steps + 1):
+        _, _, terminated, truncated, info = vector.step(np.full(3, REMOVE))
+        assert not terminated.any()
+        assert truncated.all() == (step % SHORT.episode_steps == 0) == ("final_obs" in info)
+    assert (info["dropped"] > 0.5 * info["arrivals"]).all()
+
+
+def test_the_reward_is_minus_the_cost_in_units_of_the_largest_fleet() -> None:
+    config = AutoscaleConfig(episode_steps=60)
+    vector = AutoscaleVectorEnv(8, config, load=LoadConfig(pattern="poisson"))
+    vector.reset(seed=1)
+    parts = ("instances_usd", "slow_usd", "dropped_usd", "changes_usd")
+    for action in actions(8, 50):
+        _, reward, _, _, info = vector.step(action)
+        expected = -sum(info[name].astype(np.float64) for name in parts) / config.reference_usd
+        np.testing.assert_allclose(reward, expected, rtol=1e-5)
+        np.testing.assert_allclose(info["instances_usd"], info["instance_s"] * 0.192 / 3600, rtol=1e-6)
+        np.testing.assert_allclose(info["slow_usd"], info["slow"] * config.slow_usd, rtol=1e-6)
+        np.testing.assert_allclose(info["changes_usd"], np.abs(info["change"]) * config.change_usd, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["sine", "sinusoidal", "steady", "spike", "poisson", "random"])
+def test_letting_the_service_crash_costs_more_than_doing_nothing(pattern: str) -> None:
+    totals = []
+    for action in (REMOVE, NONE):
+        vector = AutoscaleVectorEnv(16, AutoscaleConfig(episode_steps=120), load=LoadConfig(pattern=pattern))
+        vector.reset(seed=2)
+        totals.append(sum(vector.step(np.full(16, action))[1].mean() for _ in range(120)))
+    assert totals[0] < 2 * totals[1]
+
+
+def test_a_step_of_overload_never_pays_more_than_one_without() -> None:
+    overloaded, enough = (
+        ObservedCluster(replace(SHORT, initial_instances=count), pattern=Constant(0.9), num_envs=16)
+        for count in (1, 30)
+    )
+    for core in (overloaded, enough):
+        core.reset(0)
+    for _ in range(SHORT.episode_steps):
+        assert (overloaded.step(np.full(16, NONE))[1] < enough.step(np.full(16, NONE))[1]).all()
+
+
+def test_observations_by_hand() -> None:
+    config = replace(
+        SHORT, max_instances=20, initial_instances=10, action_delay_steps=1, cooldown_up_s=90, forecast="oracle"
+    )
+    core = ObservedCluster(config, pattern=Constant(0.3), num_envs=1)
+    core.reset(0)
+    first, _, _ = core.step(np.array([ADD]))
+    second, _, _ = core.step(np.array([REMOVE]))
+    third, _, _ = core.step(np.array([NONE]))
+    one, two, three = (dict(zip(core.observer.names, seen[0].tolist(), strict=True)) for seen in (first, second, third))
+    assert one["ready"] == pytest.approx(0.5) and one["pending_1"] == 1 and one["last_change"] == 1
+    assert one["cooldown_up"] == pytest.approx(2 / 3) and one["booting_1"] == 0
+    assert two["booting_1"] == pytest.approx(1 / 20) and two["pending_1"] == -1
+    assert three["booting_2"] == pytest.approx(1 / 20) and three["ready"] == pytest.approx(9 / 20)
+    assert three["draining"] == pytest.approx(1 / 20) and three["last_change"] == 0
+    assert one["influx"] == pytest.approx(0.3, rel=0.1) and one["utilisation"] == pytest.approx(0.6, rel=0.1)
+    assert one["p95"] == pytest.approx(core.cluster.last.p95_s[0] / config.slo_s, rel=0.01)
+    assert one["forecast_p50_1"] == pytest.approx(0.3, abs=1 / 256) and one["forecast_p90_4"] > one["forecast_p50_4"]
+    angle = 2 * np.pi * core.cluster.day_phase()[0]
+    assert (three["day_sin"], three["day_cos"]) == pytest.approx((np.sin(angle), np.cos(angle)), abs=1e-5)
+    assert one["queue"] == one["dropped"] == 0
+
+
+def test_observations_stay_within_the_declared_space_in_the_worst_overload() -> None:
+    config = replace(SHORT, episode_steps=40, history_steps=40, forecast="persistence", action_changes=(-5, -1, 0, 5))
+    core = ObservedCluster(config, pattern=Constant((30.0, 0.0) * 60), num_envs=4)
+    seen = [core.reset(0)]
+    seen += [core.step(action)[0] for action in actions(4, 40, num_actions=4)]
+    assert all(core.observation_space.contains(row) for step in seen for row in step)
+    assert max(np.abs(step).max() for step in seen) > 5
+
+
+def test_two_states_that_go_on_differently_look_different() -> None:
+    config = replace(SHORT, initial_instances=10, action_delay_steps=2, boot_s=90.0)
+    seen = {}
+    for first in (ADD, NONE, REMOVE):
+        for second in (ADD, NONE, REMOVE):
+            core = ObservedCluster(config, pattern=Constant(0.3), num_envs=1)
+            core.reset(0)
+            core.step(np.array([first]))
+            seen[first, second] = core.step(np.array([second]))[0].tobytes()
+    # Within the cooldown a second removal is none.
+    assert seen.pop((REMOVE, REMOVE)) == seen[REMOVE, NONE]
+    assert len(set(seen.values())) == len(seen)
+
+
+def test_a_forecaster_of_ones_own_is_asked_when_it_is_due_and_its_age_is_seen() -> None:
+    asked: list[int] = []
+
+    def ramp(cluster: Cluster, steps: int, /) -> Forecast:
+        asked.append(cluster.step_index)
+        p50 = np.tile(60.0 * np.arange(1, steps + 1), (cluster.num_envs, 1))
+        return Forecast(p50, 2 * p50)
+
+    config = replace(SHORT, forecast="ramp", forecast_steps=2, forecast_every_steps=4)
+    core = ObservedCluster(config, pattern=Constant(0.5), forecaster=ramp, num_envs=2)
+    seen = [core.reset(0)] + [core.step(np.full(2, NONE))[0] for _ in range(5)]
+    assert asked == [0, 4]
+    names = core.observer.names
+    where = [names.index(f"forecast_{share}_{number}") for share in ("p50", "p90") for number in (1, 2)]
+    assert seen[3][1, where] == pytest.approx([0.1, 0.2, 0.2, 0.4])
+    ages = [float(step[0, names.index("forecast_age")]) for step in seen]
+    assert ages == [0, 0.25, 0.5, 0.75, 0, 0.25]
+
+
+def test_a_forecast_of_another_shape_is_refused() -> None:
+    wrong = Forecast(np.zeros((2, 3)), np.zeros((2, 3)))
+    core = ObservedCluster(
+        replace(SHORT, forecast="wrong"), pattern=Constant(0.5), forecaster=lambda cluster, steps: wrong, num_envs=2
+    )
+    with pytest.raises(PredactError, match=r"the forecaster returned shape \(2, 3\), not \(2, 4\)"):
+        core.reset(0)
+
+
+def test_an_unknown_forecast_is_refused_in_one_line() -> None:
+    with pytest.raises(PredactError, match="forecast='lstm' is none of none, persistence, oracle"):
+        AutoscaleEnv(replace(SHORT, forecast="lstm"))
+
+
+def test_persistence_says_what_came_last() -> None:
+    core = ObservedCluster(replace(SHORT, forecast="persistence"), pattern=Constant(0.5), num_envs=3)
+    core.reset(0)
+    seen, _, _ = core.step(np.full(3, NONE))
+    column = core.observer.names.index("forecast_p50_3")
+    np.testing.assert_allclose(seen[:, column], core.cluster.last.arrivals / 30 / 600, rtol=1e-5)
+
+
+def test_an_agent_of_another_environment_is_refused_in_one_line() -> None:
+    saved = layout(SHORT)
+    check_layout(saved, replace(SHORT, slo_s=2.0))
+    with pytest.raises(PredactError, match=r"action_changes=\(-1, 0, 1\), the environment has \(-2, 0, 2\)"):
+        check_layout(saved, replace(SHORT, action_changes=(-2, 0, 2)))
+    with pytest.raises(PredactError, match="the agent observes 16 numbers, the environment gives 25") as refused:
+        check_layout(saved, replace(SHORT, forecast="oracle"))
+    assert "new: forecast_p50_1" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.fixture(params=[1, 5])
+def batch(request: pytest.FixtureRequest) -> Callable[[], AutoscaleBatch]:
+    config = replace(SHORT, action_changes=(-2, -1, 0, 1, 2), forecast="persistence", forecast_every_steps=3)
+    return lambda: AutoscaleBatch(config, num_envs=request.param, load=LoadConfig(pattern="random"))
+
+
+def walk(environment: BatchedEnvironment, seed: int, count: int) -> list[torch.Tensor]:
+    drawn = actions(environment.num_envs, count, seed, environment.num_actions)
+    parts = []
+    for action in drawn:
+        transition = environment.step(torch.from_numpy(action))
+        parts += [*transition, environment.observation]
+    return parts
+
+
+def test_the_batch_is_what_it_declares(batch: Callable[[], AutoscaleBatch]) -> None:
+    environment: BatchedEnvironment = batch()
+    observation = environment.reset(generator=torch.Generator().manual_seed(0))
+    assert torch.equal(observation, environment.observation)
+    for action in actions(environment.num_envs, 30, num_actions=5):
+        mask = action_mask(environment)
+        assert mask is not None and mask.shape == (environment.num_envs, 5) and mask[:, 2].all()
+        transition = environment.step(torch.from_numpy(action))
+        ended = transition.terminated | transition.truncated
+        for seen in (transition.next_observation, environment.observation):
+            assert seen.shape == (environment.num_envs, environment.observation_dim) and seen.dtype == torch.float32
+        assert transition.reward.dtype == torch.float32 and not transition.terminated.any()
+        assert torch.equal(environment.observation[~ended], transition.next_observation[~ended])
+        following = next_action_mask(environment, ended)
+        assert following is not None and following.any(dim=1).all()
+
+
+def test_a_batch_repeats_with_its_seed_and_writes_to_nothing_it_gave(batch: Callable[[], AutoscaleBatch]) -> None:
+    first, second = batch(), batch()
+    for environment in (first, second):
+        environment.reset(generator=torch.Generator().manual_seed(3))
+    given = walk(first, 0, 30)
+    copies = [tensor.clone() for tensor in given]
+    assert all(map(torch.equal, copies, walk(second, 0, 30)))
+    walk(first, 1, 20)
+    assert all(map(torch.equal, given, copies))
+
+
+@pytest.mark.parametrize("steps", [0, 7, 12, 20])
+def test_a_restored_batch_goes_on_as_the_saved_one(batch: Callable[[], AutoscaleBatch], steps: int) -> None:
+    first, second = batch(), batch()
+    first.reset(generator=torch.Generator().manual_seed(0))
+    walk(first, 1, steps)
+    second.reset(generator=torch.Generator().manual_seed(99))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.observation, second.observation) and torch.equal(first.action_mask, second.action_mask)
+    assert all(map(torch.equal, walk(first, 2, 30), walk(second, 2, 30)))
+
+
+def test_masked_actions_change_nothing() -> None:
+    config = replace(SHORT, initial_instances=30, cooldown_down_s=60)
+    vector = AutoscaleVectorEnv(1, config, pattern=Constant(0.5))
+    _, info = vector.reset(seed=0)
+    assert info["action_mask"].tolist() == [[True, True, False]]
+    changes = [int(vector.step(np.array([action]))[-1]["change"][0]) for action in (ADD, REMOVE, REMOVE, REMOVE)]
+    assert changes == [0, -1, 0, -1]
+
+
+def test_larger_steps_are_done_as_far_as_they_go() -> None:
+    config = replace(SHORT, initial_instances=28, action_changes=(-5, 0, 5))
+    vector = AutoscaleVectorEnv(1, config, pattern=Constant(0.5))
+    vector.reset(seed=0)
+    assert vector.step(np.array([2]))[-1]["change"].tolist() == [2]
