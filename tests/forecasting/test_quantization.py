@@ -162,7 +162,8 @@ def test_measuring_leaves_the_number_of_threads_as_it_was(small_windows):
         torch.set_num_threads(before)
 
 
-def test_forms_take_turns():
+@pytest.mark.parametrize(("rounds", "turns", "in_a_row"), [(2, 1, 2), (20, 2, 10)])
+def test_forms_take_turns_of_calls_in_a_row_after_one_that_does_not_count(rounds, turns, in_a_row):
     calls = []
 
     class Recorder:
@@ -173,8 +174,8 @@ def test_forms_take_turns():
             calls.append((self.name, len(inputs)))
 
     forms = {name: Recorder(name) for name in "abc"}
-    taken = quantization._latencies(forms, np.zeros((2, 1, 4), np.float32), 3, 2)
-    assert calls == [(name, 3) for _ in range(4) for name in "abc"]
+    taken = quantization._latencies(forms, np.zeros((2, 1, 4), np.float32), 3, rounds)
+    assert calls == [(name, 3) for _ in range(turns) for name in "abc" for _ in range(1 + in_a_row)]
     assert set(taken) == {"a", "b", "c"}
 
 
