@@ -373,13 +373,14 @@ def test_ppo_solves_cart_pole_in_100000_steps(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_dqn_solves_cart_pole_in_50000_steps(seed: int) -> None:
     config = DQNConfig(
+        hidden=(128, 128),
         n_step=3,
         batch_size=256,
         steps_per_update=4,
         rollout_steps=32,
         learning_starts=1000,
-        learning_rate=2e-3,
-        target_every_updates=64,
+        target_update="soft",
+        target_tau=0.01,
         epsilon_end=0.04,
         epsilon_decay_steps=8000,
     )

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from predact.rl.acting import masked
 from predact.rl.replay import Batch
-from predact.rl.schedules import SCHEDULES, ScheduleName, linear
+from predact.rl.schedules import SCHEDULES, ScheduleName
 
 LossName = Literal["huber", "mse"]
 
@@ -36,9 +36,7 @@ class DQNConfig:
         n_step: rewards summed before bootstrapping.
         discount: γ; 0 makes it a contextual bandit and skips everything about the next state.
         loss: of the temporal-difference error; `huber` is linear beyond 1.
-        learning_rate: of Adam, at first.
-        learning_rate_end: from `learning_rate_decay_steps` on, falling in equal differences; None keeps it as it is.
-        learning_rate_decay_steps: environment steps, over all environments.
+        learning_rate: of Adam.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
         batch_size: transitions an update.
         buffer_size: transitions kept, over all environments.
@@ -64,8 +62,6 @@ class DQNConfig:
     discount: float = 0.99
     loss: LossName = "huber"
     learning_rate: float = 1e-3
-    learning_rate_end: float | None = None
-    learning_rate_decay_steps: int = 50_000
     max_grad_norm: float | None = 10.0
     batch_size: int = 128
     buffer_size: int = 100_000
@@ -83,14 +79,11 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         counts = ("epochs", "n_step", "batch_size", "buffer_size", "steps_per_update", "rollout_steps")
-        decays = ("epsilon_decay_steps", "learning_rate_decay_steps")
-        for name in (*counts, *decays, "rollouts_per_training_step", "target_every_updates"):
+        for name in (*counts, "rollouts_per_training_step", "target_every_updates", "epsilon_decay_steps"):
             _refuse_unless(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
         _refuse_unless(min(self.hidden, default=1) >= 1, "hidden", self.hidden, "hold positive widths")
         _refuse_unless(0 <= self.discount <= 1, "discount", self.discount, "lie in [0, 1]")
         _refuse_unless(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be positive")
-        end_rate = self.learning_rate_end
-        _refuse_unless(end_rate is None or end_rate >= 0, "learning_rate_end", end_rate, "not be negative")
         norm = self.max_grad_norm
         _refuse_unless(norm is None or norm > 0, "max_grad_norm", norm, "be positive or None")
         _refuse_unless(self.learning_starts >= 0, "learning_starts", self.learning_starts, "not be negative")
@@ -109,13 +102,6 @@ class DQNConfig:
         """Return the share of random actions after `env_steps` environment steps."""
         schedule = SCHEDULES[self.epsilon_schedule]
         return schedule(env_steps, start=self.epsilon_start, end=self.epsilon_end, decay_steps=self.epsilon_decay_steps)
-
-    def learning_rate_at(self, env_steps: int) -> float:
-        """Return Adam's learning rate after `env_steps` environment steps."""
-        if self.learning_rate_end is None:
-            return self.learning_rate
-        steps = self.learning_rate_decay_steps
-        return linear(env_steps, start=self.learning_rate, end=self.learning_rate_end, decay_steps=steps)
 
 
 def _refuse_unless(holds: bool, name: str, value: object, rule: str) -> None:

@@ -77,12 +77,6 @@ def fused_adam(flat: FlatParameters, *, learning_rate: float, epsilon: float = 1
     return Adam([flat.parameter], lr=learning_rate, eps=epsilon, fused=fused)
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Let the next steps be of this length."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
 def fast_act(network: QNetwork, observation: Tensor) -> Act:
     """Return what acts like `network.act`, in NumPy where that is faster for observations like this one."""
     layers = fast_layers(network.ranking, observation)
@@ -166,8 +160,6 @@ class DQNLearner:
 
     def _update(self, num_updates: int, optimizer: Optimizer, counted_step: Callable[[], object]) -> None:
         config = self._config
-        if config.learning_rate_end is not None:
-            set_learning_rate(optimizer, config.learning_rate_at(self.env_steps))
         sampled = self._replay.sample(num_updates * config.batch_size, n_step=config.n_step, discount=config.discount)
         self._flat.attach()
         for left, batch in zip(reversed(range(num_updates)), sampled.split(config.batch_size), strict=True):

@@ -21,7 +21,7 @@ from predact.rl.acting import fast_layers, masked
 from predact.rl.environment import BatchedEnvironment, action_mask, skipped
 from predact.rl.episodes import EpisodeReturns
 from predact.rl.flat_parameters import FlatParameters
-from predact.rl.learner import fused_adam, seeds_of, set_learning_rate, steps_of_rollout
+from predact.rl.learner import fused_adam, seeds_of, steps_of_rollout
 from predact.rl.ppo import (
     KL_SLACK,
     PPOConfig,
@@ -128,7 +128,8 @@ class PPOLearner:
                 self._config.learning_rate_decay_steps,
                 self._config.learning_rate_end,
             )
-        set_learning_rate(optimizer, learning_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
         return learning_rate
 
     @torch.no_grad()
@@ -210,7 +211,8 @@ class PPOLearner:
     ) -> dict[str, Tensor | float]:
         """Pass over the samples; return what is logged, the policy's move being that seen in the last pass."""
         config, step = self._config, counted_step
-        losses: list[Tensor] = []
+        policy_losses: list[Tensor] = []
+        value_losses: list[Tensor] = []
         moves: list[Tensor] = []
         self._flat.attach()
         for batch, is_first in self._passes(samples):
@@ -225,12 +227,12 @@ class PPOLearner:
             step()
             step = optimizer.step
             self.updates += 1
-            losses.append(torch.stack([loss.policy, loss.value]))
-        policy_loss, value_loss = torch.stack(losses).mean(dim=0)
+            policy_losses.append(loss.policy)
+            value_losses.append(loss.value)
         log_ratio = torch.cat(moves)
         return {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
+            "policy_loss": torch.stack(policy_losses).mean(),
+            "value_loss": torch.stack(value_losses).mean(),
             "kl": approximate_kl(log_ratio),
             "clipped": ((log_ratio.exp() - 1).abs() > config.clip).float().mean(),
             "explained_variance": explained_variance(samples.value, samples.target),
