@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-forecasting test test-slow lint bench verify clean
+.PHONY: help demo demo-forecasting demo-autoscaling test test-slow lint bench verify clean
 
 # Empty: the first that works of python3.11 (the version that is tested), 3.12, 3.13, python3.
 PYTHON ?=
@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 28
 
 $(STAMP): pyproject.toml constraints.txt
 	@python="$(PYTHON)"; \
@@ -43,6 +43,11 @@ demo-forecasting: $(STAMP)  ## train the forecaster on a generated series
 	@$(BIN)/python train.py --preset forecast_demo
 	@report=$$(ls -t logs/forecast_demo*/version_*/report.html 2>/dev/null | sed -n 1p || true); \
 		echo "The report of this run: $${report:?no report was written below logs/}"
+
+demo-autoscaling: $(STAMP)  ## train an autoscaling agent briefly, and draw it beside the rules of today
+	@$(BIN)/python train.py --preset autoscaling_ppo_spike --quick --name autoscaling_ppo_demo
+	@$(BIN)/predact demo autoscaling --policy all --agent saved_models/autoscaling_ppo_demo.pth --pattern spike \
+		--no-render --save logs/demo_autoscaling.gif
 
 test: $(STAMP)  ## every test that takes seconds
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

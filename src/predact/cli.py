@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from predact.autoscaling.commands import add_autoscaling_demo
 from predact.forecasting.commands import add_export, add_forecast
 from predact.runtime.errors import PredactError
 
@@ -33,6 +34,7 @@ examples:
   predact convert DoS_dataset.csv dos.parquet   any capture that predact reads, as CSV or Parquet
   predact forecast etth1 --model forecast_etth1 what comes next in a series, and how sure that is
   predact export forecast_etth1                 the fastest form of a forecaster on this machine
+  predact demo autoscaling --pattern spike      rules and agents side by side on the same load
   predact report logs/fusion_hcrl_sa            the result table of the newest run of a preset
   predact clean --dry-run                       what lies in cache/, how large, what may go
 
@@ -53,6 +55,13 @@ examples:
   predact convert --on-bad-row skip broken.csv good.csv   leaves out what cannot be read, and says how many rows
 
 The format of CAPTURE is found from its content; that of OUT from its suffix: .csv or .parquet.
+"""
+DEMO_EPILOG = """\
+examples:
+  predact demo autoscaling
+  predact demo autoscaling --pattern sine --steps 300 --save demo.gif
+
+`predact demo DEMO --help` says more.
 """
 CLEAN_EPILOG = """\
 examples:
@@ -99,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="predact",
-        description="Simulate and convert captures, forecast, deploy forecasters, read results, tidy the cache.",
+        description="Simulate and convert captures, forecast, deploy forecasters, watch agents, read results, tidy up.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -109,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     add_forecast(commands)
     add_export(commands)
+    _add_demo(commands)
     _add_report(commands)
     _add_clean(commands)
     return parser
@@ -151,6 +161,12 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write, .csv or .parquet")
     parser.add_argument("--on-bad-row", choices=("error", "skip"), default="error", help="default: %(default)s")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(commands, "demo", None, "watch policies and agents at work", DEMO_EPILOG)
+    demos = parser.add_subparsers(title="demos", metavar="DEMO", required=True)
+    add_autoscaling_demo(demos)
 
 
 def _add_report(commands: Any) -> None:

@@ -125,7 +125,9 @@ def test_observations_by_hand() -> None:
     assert three["draining"] == pytest.approx(1 / 20) and three["last_change"] == 0
     assert one["influx"] == pytest.approx(0.3, rel=0.1) and one["utilisation"] == pytest.approx(0.6, rel=0.1)
     assert one["p95"] == pytest.approx(core.cluster.last.p95_s[0] / config.slo_s, rel=0.01)
-    assert one["forecast_p50_1"] == pytest.approx(0.3, abs=1 / 256) and one["forecast_p90_4"] > one["forecast_p50_4"]
+    assert one["influx"] + one["forecast_change_1"] == pytest.approx(0.3, abs=1 / 256)
+    # Of a count with mean 0.3 · 400 · 30, the 90th percentile lies 1.28 of its square root above, of 400 · 30.
+    assert one["forecast_spread_4"] == pytest.approx(1.2816 * (0.3 / (400 * 30)) ** 0.5, rel=0.01)
     angle = 2 * np.pi * core.cluster.day_phase()[0]
     assert (three["day_sin"], three["day_cos"]) == pytest.approx((np.sin(angle), np.cos(angle)), abs=1e-5)
     assert one["queue"] == one["dropped"] == 0
@@ -167,8 +169,9 @@ def test_a_forecaster_of_ones_own_is_asked_when_it_is_due_and_its_age_is_seen() 
     seen = [core.reset(0)] + [core.step(np.full(2, NONE))[0] for _ in range(5)]
     assert asked == [0, 4]
     names = core.observer.names
-    where = [names.index(f"forecast_{share}_{number}") for share in ("p50", "p90") for number in (1, 2)]
-    assert seen[3][1, where] == pytest.approx([0.1, 0.2, 0.2, 0.4])
+    change, spread = ([names.index(f"forecast_{what}_{k}") for k in (1, 2)] for what in ("change", "spread"))
+    assert seen[3][1, change] + seen[3][1, names.index("influx")] == pytest.approx([0.1, 0.2])
+    assert seen[3][1, spread] == pytest.approx([0.1, 0.2])
     ages = [float(step[0, names.index("forecast_age")]) for step in seen]
     assert ages == [0, 0.25, 0.5, 0.75, 0, 0.25]
 
@@ -183,16 +186,16 @@ def test_a_forecast_of_another_shape_is_refused() -> None:
 
 
 def test_an_unknown_forecast_is_refused_in_one_line() -> None:
-    with pytest.raises(PredactError, match="forecast='lstm' is none of none, persistence, oracle"):
-        AutoscaleEnv(replace(SHORT, forecast="lstm"))
+    with pytest.raises(PredactError, match="forecast='arima' is none of none, persistence, seasonal, oracle, lstm"):
+        AutoscaleEnv(replace(SHORT, forecast="arima"))
 
 
 def test_persistence_says_what_came_last() -> None:
     core = ObservedCluster(replace(SHORT, forecast="persistence"), pattern=Constant(0.5), num_envs=3)
     core.reset(0)
     seen, _, _ = core.step(np.full(3, NONE))
-    column = core.observer.names.index("forecast_p50_3")
-    np.testing.assert_allclose(seen[:, column], core.cluster.last.arrivals / 30 / 600, rtol=1e-5)
+    column = core.observer.names.index("forecast_change_3")
+    np.testing.assert_allclose(seen[:, column], 0, atol=1e-6)
 
 
 def test_an_agent_of_another_environment_is_refused_in_one_line() -> None:
@@ -202,7 +205,7 @@ def test_an_agent_of_another_environment_is_refused_in_one_line() -> None:
         check_layout(saved, replace(SHORT, action_changes=(-2, 0, 2)))
     with pytest.raises(PredactError, match="the agent observes 16 numbers, the environment gives 25") as refused:
         check_layout(saved, replace(SHORT, forecast="oracle"))
-    assert "new: forecast_p50_1" in str(refused.value) and "\n" not in str(refused.value)
+    assert "new: forecast_change_1" in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.fixture(params=[1, 5])

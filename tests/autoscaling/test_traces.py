@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from predact.autoscaling.catalog import TRACES
 from predact.autoscaling.config import AutoscaleConfig
 from predact.autoscaling.load_patterns import LoadConfig, make_pattern
-from predact.autoscaling.traces import TRACES, checked_trace, find_trace
+from predact.autoscaling.traces import checked_trace, find_trace
 from predact.runtime.errors import PredactError
 
 

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from predact.forecasting.catalog import SERIES
 from predact.forecasting.seasons import estimate_season
-from predact.forecasting.series import Part, SeriesConfig, SeriesData, data_is_simulated, prepare_series, read_series
+from predact.forecasting.series import (
+    Part,
+    SeriesConfig,
+    SeriesData,
+    data_is_simulated,
+    prepare_series,
+    read_series,
+    stretches,
+)
 from predact.runtime.errors import PredactError
 from tests.forecasting.written import daily, hours, write_csv
 
@@ -126,6 +134,42 @@ def test_a_part_that_is_too_short_for_a_window_says_what_to_change() -> None:
         PredactError, match=r"30 values before the val part are no look-back of 31; take a look-back of at"
     ):
         data.origins("val", look_back=31, horizon=2)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.integers(1, 4))
+def test_no_window_lies_in_two_stretches(num_train: int, num_val: int, look_back: int, horizon: int) -> None:
+    train = np.arange(2.0 * num_train).reshape(2, num_train)
+    data = stretches("load", train, train[:, :1] + np.zeros((2, num_val)), step_s=30.0)
+    for part, start, stop in zip(PARTS[:2], (0, num_train), data.bounds[:2], strict=True):
+        expected = list(range(start + look_back, stop - horizon + 1))
+        if expected:
+            assert list(data.origins(part, look_back=look_back, horizon=horizon)) == expected
+        else:
+            with pytest.raises(PredactError, match=f"the {part} part has {stop - start} values, and one window needs"):
+                data.origins(part, look_back=look_back, horizon=horizon)
+
+
+def test_stretches_are_on_the_scale_of_all_that_is_trained_on() -> None:
+    data = stretches("load-simulated", np.array([[1.0, 3.0], [5.0, 7.0]]), np.array([[4.0], [9.0]]), step_s=30.0)
+    assert data.simulated
+    assert data.bounds == (2, 3, 3)
+    # Mean 4, variance (9 + 1 + 1 + 9) / 4.
+    assert np.allclose(data.scaled * 5**0.5 + 4, [[1, 3, 4], [5, 7, 9]])
+    assert (data.mean.tolist(), data.std.tolist()) == ([4.0, 4.0], [pytest.approx(5**0.5)] * 2)
+
+
+def test_the_key_of_stretches_changes_with_their_values() -> None:
+    train, val = np.array([[1.0, 3.0]]), np.array([[4.0]])
+    key = stretches("load", train, val, step_s=30.0).key
+    assert stretches("load", train, val, step_s=30.0).key == key
+    others = [("other", train, val, 30.0), ("load", train + 1, val, 30.0), ("load", train, val + 1, 30.0)]
+    others += [("load", train, val, 15.0), ("load", train[:, :1] * [[1.0, 3.0]], np.array([[4.0, 5.0]]), 30.0)]
+    assert key not in {stretches(name, *parts, step_s=step_s).key for name, *parts, step_s in others}
+
+
+def test_stretches_of_one_value_are_refused() -> None:
+    with pytest.raises(PredactError, match="load: every value to train on is 2, so there is nothing to forecast"):
+        stretches("load", np.full((2, 3), 2.0), np.ones((2, 3)), step_s=30.0)
 
 
 def test_the_split_can_be_chosen(file: Path) -> None:

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from predact.rl.acting import NumpyLayers, fast_layers, masked, random_allowed
+from predact.rl.networks import Tanh
 
 
 def layers(activation: type[nn.Module]) -> nn.Sequential:
@@ -10,7 +11,7 @@ def layers(activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 8), activation(), nn.Linear(8, 8), activation(), nn.Linear(8, 2))
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("activation", [nn.ReLU, Tanh])
 @pytest.mark.parametrize("rows", [1, 7])
 def test_numpy_computes_what_torch_computes(activation: type[nn.Module], rows: int) -> None:
     built, observation = layers(activation), torch.randn(rows, 3)
@@ -34,7 +35,7 @@ def test_a_layer_without_a_numpy_form_is_refused() -> None:
 
 
 def test_large_batches_through_rectified_layers_stay_in_torch() -> None:
-    relu, tanh = [*layers(nn.ReLU)], [*layers(nn.Tanh)]
+    relu, tanh = [*layers(nn.ReLU)], [*layers(Tanh)]
     assert fast_layers(relu, torch.zeros(8, 3)) is not None
     assert fast_layers(relu, torch.zeros(500, 3)) is None
     assert fast_layers(tanh, torch.zeros(500, 3)) is not None

@@ -213,6 +213,20 @@ def test_an_interval_below_one_step_is_refused(tmp_path: Path) -> None:
         EnvStepCheckpoint(tmp_path / "last.ckpt", every_env_steps=0)
 
 
+@pytest.mark.parametrize(
+    ("build", "fields"),
+    [
+        (dqn, {"epsilon_decay_steps": None}),
+        (ppo, {"learning_rate_decay_steps": None, "learning_rate_end": 0.0}),
+        (q_table, {"exploration_decay_steps": None}),
+        (q_table, {"learning_rate_decay_steps": None, "learning_rate_end": 0.0}),
+    ],
+)
+def test_a_schedule_whose_length_nobody_gave_is_refused(build: Build, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(fields))}=None .* over\(timesteps\)"):
+        trainer(1).fit(build(chain(), **fields))
+
+
 def test_learns_the_identity(build: Build) -> None:
     trained = build(IdentityEnvironment())
     trainer(6).fit(trained)

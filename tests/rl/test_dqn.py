@@ -179,3 +179,9 @@ def test_epsilon_follows_the_schedule_named() -> None:
     fields: dict[str, Any] = {"epsilon_start": 1.0, "epsilon_end": 0.01, "epsilon_decay_steps": 100}
     assert DQNConfig(epsilon_schedule="linear", **fields).epsilon(50) == pytest.approx(0.505)
     assert DQNConfig(epsilon_schedule="exponential", **fields).epsilon(50) == pytest.approx(0.1)
+
+
+def test_a_schedule_over_all_of_the_training_ends_with_it() -> None:
+    config = DQNConfig(epsilon_start=1.0, epsilon_end=0.5, epsilon_decay_steps=None).over(200)
+    assert [config.epsilon(step) for step in (0, 100, 200)] == pytest.approx([1.0, 0.75, 0.5])
+    assert DQNConfig(epsilon_decay_steps=7).over(200).epsilon_decay_steps == 7

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from predact.rl.networks import ObservationNormalizer, orthogonal_layers
+from predact.rl.networks import ObservationNormalizer, Tanh, orthogonal_layers
 
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
@@ -35,6 +35,17 @@ def test_layers_are_orthogonal_with_their_gains() -> None:
         product = layer.weight @ layer.weight.T
         torch.testing.assert_close(product, gain**2 * torch.eye(len(product)), atol=1e-6, rtol=1e-5)
         assert layer.bias.eq(0).all()
+
+
+def test_tanh_and_its_gradient_are_those_of_torch() -> None:
+    hidden = torch.linspace(-20, 20, 4002).view(3, -1)[:, ::2].requires_grad_()
+    weight = torch.randn_like(hidden)
+    ours, expected = Tanh()(hidden), hidden.tanh()
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
+    gradients = (torch.autograd.grad(activated, hidden, weight)[0] for activated in (ours, expected))
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        assert not Tanh()(hidden).requires_grad
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

@@ -169,6 +169,12 @@ def test_learning_rate_falls_in_equal_differences() -> None:
     assert PPOConfig(learning_rate=0.4, learning_rate_end=None).learning_rate_at(10**9) == 0.4
 
 
+def test_a_schedule_over_all_of_the_training_ends_with_it() -> None:
+    config = PPOConfig(learning_rate=0.4, learning_rate_end=0.2, learning_rate_decay_steps=None).over(200)
+    assert [config.learning_rate_at(step) for step in (0, 100, 200)] == pytest.approx([0.4, 0.3, 0.2])
+    assert PPOConfig(learning_rate_decay_steps=7).over(200).learning_rate_decay_steps == 7
+
+
 def test_split_and_select_keep_rows_together() -> None:
     batch = samples()
     parts = [*batch.split(4)]
@@ -185,6 +191,7 @@ def test_split_and_select_keep_rows_together() -> None:
         ({"rollout_steps": 0}, "rollout_steps=0 must be at least 1"),
         ({"hidden": (8, 0)}, r"hidden=\(8, 0\) must hold positive widths"),
         ({"gae_lambda": 1.1}, r"gae_lambda=1.1 must lie in \[0, 1\]"),
+        ({"learning_rate_decay_steps": 0}, "learning_rate_decay_steps=0 must be at least 1 or None"),
         ({"clip": 0.0}, "clip=0.0 must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be positive"),
         ({"target_kl": -1.0}, "target_kl=-1.0 must be positive or None"),

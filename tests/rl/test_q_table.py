@@ -166,6 +166,21 @@ def test_schedules_end_where_they_should() -> None:
     assert QTableConfig(learning_rate=0.5).learning_rate_at(10**9) == 0.5
 
 
+def test_schedules_over_all_of_the_training_end_with_it() -> None:
+    config = QTableConfig(
+        learning_rate=0.5,
+        learning_rate_end=0.1,
+        learning_rate_decay_steps=None,
+        exploration=1.0,
+        exploration_end=0.0,
+        exploration_decay_steps=None,
+    ).over(200)
+    assert [config.learning_rate_at(step) for step in (0, 100, 200)] == pytest.approx([0.5, 0.3, 0.1])
+    assert [config.exploration_at(step) for step in (0, 100, 200)] == pytest.approx([1.0, 0.5, 0.0])
+    kept = QTableConfig(learning_rate_decay_steps=7, exploration_decay_steps=8).over(200)
+    assert (kept.learning_rate_decay_steps, kept.exploration_decay_steps) == (7, 8)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -176,6 +191,7 @@ def test_schedules_end_where_they_should() -> None:
         ({"exploration": 0.1, "exploration_end": 0.2}, "exploration=0.1, exploration_end=0.2"),
         ({"exploration_end": 0.0, "exploration_schedule": "exponential"}, "exploration_end=0.0 must be positive"),
         ({"rollout_steps": 0}, "rollout_steps=0 must be at least 1"),
+        ({"exploration_decay_steps": 0}, "exploration_decay_steps=0 must be at least 1"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:

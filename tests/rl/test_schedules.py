@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predact.rl.schedules import SCHEDULES, exponential, linear
+from predact.rl.schedules import SCHEDULES, exponential, linear, resolved
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (25, 0.775), (50, 0.55), (100, 0.1), (1000, 0.1)])
@@ -31,3 +31,9 @@ def test_every_schedule_falls_and_stays_between_start_and_end(
         here, next_one = (schedule(at, start=start, end=end, decay_steps=decay_steps) for at in (step, step + 1))
         assert end - 1e-12 <= next_one <= here + 1e-12 <= start + 1e-9
         assert math.isclose(schedule(decay_steps, start=start, end=end, decay_steps=decay_steps), end)
+
+
+def test_an_open_end_is_refused_with_the_way_out() -> None:
+    assert resolved(3, name="some_decay_steps") == 3
+    with pytest.raises(ValueError, match=r"some_decay_steps=None .* over\(timesteps\)"):
+        resolved(None, name="some_decay_steps")

@@ -52,7 +52,7 @@ def test_a_missing_key_is_named(data: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data_source": "fake"}, "data_source: Input should be 'files' or 'simulated'"),
+        ({"data_source": "fake"}, "data_source: Input should be 'files', 'simulated' or 'generated'"),
         ({"dataset": "demo"}, "'demo' does not say that data_source is 'simulated'"),
         ({"data_source": "files"}, "'demo-simulated' does not say that data_source is 'files'"),
         ({"headline": "ppo"}, "headline 'ppo' is a row of no subset"),

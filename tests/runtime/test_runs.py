@@ -33,9 +33,10 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     os.environ.pop(CHECKPOINTS_VARIABLE, None)
 
 
-def start(*, simulated: bool = False, seed: int = 0, **changes: str) -> Run:
+def start(*, simulated: bool = False, generated: bool = False, seed: int = 0, **changes: str) -> Run:
     config = RunConfig(preset="gat_demo", **changes)  # type: ignore[arg-type]
-    return open_run(config, simulated=simulated, resolved_config=plain_config(run=config), seed=seed)
+    plain = plain_config(run=config)
+    return open_run(config, simulated=simulated, generated=generated, resolved_config=plain, seed=seed)
 
 
 def test_folders_are_numbered_from_zero() -> None:
@@ -114,6 +115,17 @@ def test_results_are_written_by_the_schema() -> None:
     assert data["metrics"]["test_01"]["gat"] == {"f1": 0.5, "auroc": None}
     assert data["artifacts"] == {"model": "saved_models/gat_demo-simulated.pth"}
     assert data["durations_s"]["total"] >= data["durations_s"]["training"] >= 0
+
+
+def test_generated_data_are_said_to_be_and_keep_their_name() -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    run = start(generated=True)
+    results = run.write_results(
+        dataset="spike", headline="ppo", metrics={"test": {"ppo": {}}}, score=0, score_name="val/reward", device=CPU
+    )
+    assert (results.data["dataset"], results.data["data_source"]) == ("spike", "generated")
+    assert "on generated data" in (run.folder / "run.log").read_text()
+    assert run.model_path().name == "gat_demo.pth"
 
 
 def test_results_against_the_schema_are_not_written() -> None:

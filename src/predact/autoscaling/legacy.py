@@ -11,7 +11,7 @@ Shapes: N environments, T steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -38,6 +38,7 @@ OFFSET, MOST_INFLUX = 500, 4350
 MOST_QUEUE = 10 * MOST_INFLUX
 REMOVE, NONE, ADD = range(3)
 OBSERVED = ("instances", "load", "capacity", "influx", "queue")
+LARGEST = (1, 1, MOST * CAPACITY, MOST_INFLUX, MOST_QUEUE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,12 @@ class LegacyConfig:
     Args:
         pattern: Its load.
         episode_steps: Steps until an episode is truncated; it knew no limit, but its evaluations stopped at 200.
+        scaled: Whether capacity, influx and queue are observed as shares of their largest, as they were not.
     """
 
     pattern: LegacyPattern = "sine_curve"
     episode_steps: int = 200
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.episode_steps < 1:
@@ -153,10 +156,12 @@ class LegacyCluster:
         self.true_cost_usd += self.instances * PRICE_USD / STEPS_PER_HOUR
 
     def observation(self) -> Float:
-        """Return (N, 5) `OBSERVED`, in their units, as the earlier work did: they go from 0 to tens of thousands."""
-        return np.stack(
-            (self.instances / MOST, self.load / 100, self.capacity, self.influx(), self.queue), axis=1, dtype=np.float64
-        )
+        """Return (N, 5) `OBSERVED`; in their units, as in the earlier work, they go from 0 to tens of thousands."""
+        seen = (self.instances / MOST, self.load / 100, self.capacity, self.influx(), self.queue)
+        observation = np.stack(seen, axis=1, dtype=np.float64)
+        if self.config.scaled:
+            observation /= LARGEST
+        return observation
 
     @property
     def is_truncated(self) -> NDArray[np.bool_]:
@@ -165,15 +170,57 @@ class LegacyCluster:
 
 
 def legacy_threshold(observation: NDArray[np.floating]) -> Ints:
-    """Return the earlier rule's actions: add above 80 % or 100 queued items, remove below 40 % with none queued."""
+    """Return the earlier rule's actions: add above 80 % or 100 queued items, remove below 40 % with none queued.
+
+    Args:
+        observation: (N, 5), not scaled.
+    """
     load, queue = observation[:, 1], observation[:, 4]
     add = (load > 0.8) | (queue > 100)
     remove = (load < 0.4) & (queue == 0)
     return np.where(add, ADD, np.where(remove, REMOVE, NONE))
 
 
+class LegacyPlayed(NamedTuple):
+    """What an episode of each environment came to, (N,): rewards, dollars as it billed them, and as they were."""
+
+    reward: Float
+    legacy_cost_usd: Float
+    true_cost_usd: Float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means, as a row of `results.json`."""
+        return {
+            "reward": float(self.reward.mean()),
+            "legacy_cost": float(self.legacy_cost_usd.mean()),
+            "true_cost": float(self.true_cost_usd.mean()),
+        }
+
+
+def play_legacy(
+    config: LegacyConfig, act: Callable[[Float], Ints], *, num_envs: int, seed: int, bills: bool = True
+) -> LegacyPlayed:
+    """Play an episode in each of N environments; the seed decides on their load alone.
+
+    Args:
+        act: actions (N,) for observations (N, 5).
+        bills: see `LegacyCluster`.
+    """
+    cluster = LegacyCluster(config, num_envs=num_envs, bills=bills)
+    observation = cluster.reset(np.random.default_rng(seed))
+    sums, is_on = np.zeros((3, num_envs)), np.ones(num_envs, np.bool_)
+    for _ in range(config.episode_steps):
+        step = cluster.step(act(observation))
+        sums[0, is_on] += step.reward[is_on]
+        # An episode that has ended goes on in here, and is not counted.
+        sums[1:, is_on] = np.stack((cluster.legacy_cost_usd, cluster.true_cost_usd))[:, is_on]
+        is_on &= ~step.terminated
+        observation = step.observation
+    return LegacyPlayed(*sums)
+
+
 class LegacyBatch:
-    """The earlier environment as `rl.environment.BatchedEnvironment`, its observations unscaled as they were.
+    """The earlier environment as `rl.environment.BatchedEnvironment`.
 
     Args:
         num_envs: N.

@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from predact.autoscaling.catalog import GENERATED, MIXED, PATTERN_NAMES, TRACE_PREFIX, TRACES
 from predact.autoscaling.config import AutoscaleConfig
-from predact.autoscaling.traces import TRACES, Trace, find_trace
+from predact.autoscaling.traces import Trace, find_trace
 from predact.forecasting.catalog import Source
 from predact.forecasting.mending import OnGap
 from predact.runtime.errors import PredactError
@@ -28,8 +29,6 @@ from predact.runtime.paths import SIMULATED_SUFFIX, labelled
 Float = NDArray[np.floating[Any]]
 Part = Literal["train", "val", "test"]
 
-TRACE_PREFIX = "trace:"
-MIXED = "mixed"
 DAYS_PER_WEEK = 7
 # Fewer samples in an episode are a few straight lines.
 MIN_SAMPLES_PER_EPISODE = 8
@@ -211,7 +210,7 @@ def random(span: Span, rng: np.random.Generator) -> Float:
 PATTERNS: dict[str, Callable[[Span, np.random.Generator], Float]] = {
     shape.__name__: shape for shape in (sine, sinusoidal, steady, spike, poisson, random)
 }
-PATTERN_NAMES = (*PATTERNS, MIXED)
+assert tuple(PATTERNS) == GENERATED
 
 
 def decayed_sum(values: Float, keep: float) -> Float:

@@ -31,13 +31,18 @@ def observation_names(config: AutoscaleConfig) -> tuple[str, ...]:
     - `utilisation`; `queue`, logarithmic; `influx`, of the largest fleet's capacity, and its change; `p95` in
       objectives, at most 5; shares `slow` and `dropped` of requests;
     - `day_sin`, `day_cos`: the time of day;
-    - forecasts, of the largest fleet's capacity, and `forecast_age`, of the time between two.
+    - forecasts, of the largest fleet's capacity: `forecast_change`, medians less the influx, and `forecast_spread`,
+      90th percentiles less medians, interval by interval; `forecast_age`, of the time between two. Levels would say
+      the same, but so alike that a network has to find what is of use in their small differences.
     """
     names = ["ready", *_numbered("booting", config.boot_slots), "draining"]
     names += [*_numbered("pending", config.action_delay_steps), "last_change", "cooldown_up", "cooldown_down"]
     names += ["utilisation", "queue", "influx", "influx_change", "p95", "slow", "dropped", "day_sin", "day_cos"]
     if config.forecast != NONE:
-        names += [name for share in ("p50", "p90") for name in _numbered(f"forecast_{share}", config.forecast_steps)]
+        names += [
+            *_numbered("forecast_change", config.forecast_steps),
+            *_numbered("forecast_spread", config.forecast_steps),
+        ]
         names.append("forecast_age")
     return tuple(names)
 
@@ -112,7 +117,7 @@ class Observer:
         np.sin(angle, out=rows[place + 7])
         np.cos(angle, out=rows[place + 8])
         if self._forecaster is not None:
-            self._observe_forecast(cluster, self._forecaster, rows[place + 9 :])
+            self._observe_forecast(cluster, self._forecaster, rows[place + 2], rows[place + 9 :])
         return np.ascontiguousarray(rows.T)
 
     def _observe_requests(self, cluster: Cluster, rows: NDArray[np.float32]) -> None:
@@ -130,7 +135,9 @@ class Observer:
         np.multiply(last.slow, per_request, out=rows[5])
         np.multiply(last.dropped, per_request, out=rows[6])
 
-    def _observe_forecast(self, cluster: Cluster, forecaster: LoadForecaster, rows: NDArray[np.float32]) -> None:
+    def _observe_forecast(
+        self, cluster: Cluster, forecaster: LoadForecaster, influx: NDArray[np.float32], rows: NDArray[np.float32]
+    ) -> None:
         config = self._config
         age_steps = cluster.step_index % config.forecast_every_steps
         if age_steps == 0:
@@ -144,5 +151,8 @@ class Observer:
                 part[:] = rates.T
             self.forecast *= np.float32(1 / config.max_capacity_per_s)
             np.clip(self.forecast, -LIMIT, LIMIT, out=self.forecast)
-        rows[:-1] = self.forecast
+        median, upper = np.split(self.forecast, 2)
+        change, spread = np.split(rows[:-1], 2)
+        np.subtract(median, influx, out=change)
+        np.subtract(upper, median, out=spread)
         rows[-1] = age_steps / config.forecast_every_steps

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predact.forecasting.catalog import FILE_PREFIX, SERIES, Source, is_simulated
+from predact.autoscaling.catalog import TRACES
+from predact.forecasting.catalog import FILE_PREFIX, Source, is_simulated
 from predact.forecasting.loading import SeriesConfig, load_series
 from predact.forecasting.mending import OnGap
 from predact.runtime.errors import PredactError
@@ -35,24 +35,6 @@ class Trace:
     values: NDArray[np.float64]
     step_s: float
     day_s: float
-
-
-class KnownTrace(NamedTuple):
-    """A series of the forecaster's catalogue that is a load: its column, and how many values are joined to one."""
-
-    series: str
-    column: str
-    joined: int = 1
-
-
-TRACES: dict[str, KnownTrace] = {
-    "nyc_taxi": KnownTrace("nyc_taxi", "value"),
-    "elb": KnownTrace("elb", "value"),
-    **{name: KnownTrace(name, "requests") for name in SERIES if name.startswith("autothrottle_")},
-    # Two to five requests a second: single seconds would be noise upon which arrivals then add theirs.
-    "azure_llm_code": KnownTrace("azure_llm", "code", joined=10),
-    "azure_llm_conv": KnownTrace("azure_llm", "conv", joined=10),
-}
 
 
 def find_trace(name: str, *, source: Source = "auto", root: str | None = None, on_gap: OnGap | None = None) -> Trace:

@@ -6,6 +6,7 @@ Shapes: T time steps, C channels, L look-back, H horizon. An origin is the index
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -21,9 +22,18 @@ from predact.forecasting.mending import MEAN_MONTH_S, shown_time
 from predact.forecasting.readers import Values
 from predact.runtime.artifacts import content_hash
 from predact.runtime.errors import PredactError
-from predact.runtime.paths import labelled
+from predact.runtime.paths import SIMULATED_SUFFIX, labelled
 
-__all__ = ["Part", "Series", "SeriesConfig", "SeriesData", "data_is_simulated", "prepare_series", "read_series"]
+__all__ = [
+    "Part",
+    "Series",
+    "SeriesConfig",
+    "SeriesData",
+    "data_is_simulated",
+    "prepare_series",
+    "read_series",
+    "stretches",
+]
 
 Part = Literal["train", "val", "test"]
 
@@ -46,6 +56,7 @@ class SeriesData:
         bounds: ends of training, validation and test part.
         key: hash over values, split and what else decides a result.
         notes: what was mended, left out or is suspicious, one line each.
+        are_apart: whether a part does not go on where the one before it ends; no window then reaches over a bound.
     """
 
     label: str
@@ -58,25 +69,28 @@ class SeriesData:
     key: str
     summary: str
     notes: tuple[str, ...]
+    are_apart: bool = False
 
     def origins(self, part: Part, *, look_back: int, horizon: int) -> range:
-        """Return the origins of every window whose target lies in the part; its input may start before the part.
+        """Return the origins of every window whose target lies in the part; its input may start before the part,
+        unless the parts are apart.
 
         Raises:
             PredactError: the part is too short for one window.
         """
         index = PARTS.index(part)
         start, stop = (0, *self.bounds)[index], self.bounds[index]
-        first = look_back if part == "train" else start
-        if start < look_back and part != "train":
+        is_alone = part == "train" or self.are_apart
+        first = start + look_back if is_alone else start
+        if start < look_back and not is_alone:
             raise PredactError(
                 f"{self.label}: {start:,} values before the {part} part are no look-back of {look_back:,}; "
                 f"take a look-back of at most {start:,}, or a longer series"
             )
         origins = range(first, stop - horizon + 1)
         if not len(origins):
-            needed = f"{look_back:,} + {horizon:,}" if part == "train" else f"{horizon:,}"
-            shorter = "a smaller horizon or look-back" if part == "train" else "a smaller horizon"
+            needed = f"{look_back:,} + {horizon:,}" if is_alone else f"{horizon:,}"
+            shorter = "a smaller horizon or look-back" if is_alone else "a smaller horizon"
             raise PredactError(
                 f"{self.label}: the {part} part has {stop - start:,} values, and one window needs {needed}; "
                 f"take {shorter}, a longer series, or another data.split"
@@ -117,6 +131,41 @@ def prepare_series(config: SeriesConfig) -> SeriesData:
         key=_key(series, bounds, label),
         summary=_summary(label, series, bounds),
         notes=(*series.notes, *_outliers(series, train)),
+    )
+
+
+def stretches(name: str, train: Values, val: Values, *, step_s: float) -> SeriesData:
+    """Return many stretches of the same kind of series as the channels of one, all on one scale.
+
+    Channels share a network's weights, so it learns from all of them.
+
+    Args:
+        name: what the stretches are of; marked already where it is generated.
+        train: (C, T) values to train on, each row a stretch; likewise `val`, which goes on from none of them.
+        step_s: between two values.
+
+    Raises:
+        PredactError: all of `train` is one value.
+    """
+    mean, std = float(train.mean()), float(train.std())
+    if not 0 < std < math.inf:
+        raise PredactError(f"{name}: every value to train on is {train.flat[0]:g}, so there is nothing to forecast")
+    values = np.concatenate((train, val), axis=1).astype(np.float64)
+    channels, bounds = len(values), (train.shape[1], values.shape[1], values.shape[1])
+    columns = tuple(f"stretch_{number}" for number in range(1, channels + 1))
+    series = Series(name=name, values=values.T, columns=columns, start_s=0.0, step_s=step_s, season=1, notes=())
+    return SeriesData(
+        label=name,
+        simulated=name.endswith(SIMULATED_SUFFIX),
+        series=series,
+        scaled=torch.from_numpy(((values - mean) / std).astype(np.float32)),
+        mean=torch.full((channels,), mean, dtype=torch.float64),
+        std=torch.full((channels,), std, dtype=torch.float64),
+        bounds=bounds,
+        key=_key(series, bounds, name),
+        summary=_summary(name, series, bounds),
+        notes=(),
+        are_apart=True,
     )
 
 

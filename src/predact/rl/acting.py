@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from predact.rl.networks import Tanh
+
 NUMPY_ROWS = 64
 # Finite, so that probability 0 times it is 0 and no NaN.
 FORBIDDEN = -1e9
@@ -48,10 +50,10 @@ class NumpyLayers:
         for number, layer in enumerate(layers):
             if isinstance(layer, nn.Linear):
                 follows = layers[number + 1] if number + 1 < len(layers) else None
-                kind = type(follows) if isinstance(follows, nn.ReLU | nn.Tanh) else None
+                kind = type(follows) if isinstance(follows, nn.ReLU | Tanh) else None
                 weight, bias = (part.detach().cpu().numpy() for part in (layer.weight, layer.bias))
                 self._steps.append((weight.T, bias, kind))
-            elif not isinstance(layer, nn.ReLU | nn.Tanh):
+            elif not isinstance(layer, nn.ReLU | Tanh):
                 raise TypeError(f"no NumPy form of {type(layer).__name__}")
 
     def refresh(self) -> None:
@@ -69,12 +71,12 @@ class NumpyLayers:
             hidden += bias
             if kind is nn.ReLU:
                 np.maximum(hidden, 0.0, out=hidden)
-            elif kind is nn.Tanh:
+            elif kind is Tanh:
                 np.tanh(hidden, out=hidden)
         return torch.from_numpy(hidden)
 
 
 def fast_layers(layers: Sequence[nn.Module], observation: Tensor) -> NumpyLayers | None:
     """Return the layers in NumPy where that is faster for observations like this one (N, D), else None."""
-    small = len(observation) <= NUMPY_ROWS or any(isinstance(layer, nn.Tanh) for layer in layers)
+    small = len(observation) <= NUMPY_ROWS or any(isinstance(layer, Tanh) for layer in layers)
     return NumpyLayers(layers) if observation.device.type == "cpu" and small else None

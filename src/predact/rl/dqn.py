@@ -9,9 +9,9 @@ Shapes: B transitions, D observed values, A actions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple, Self, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from predact.rl.acting import masked
 from predact.rl.replay import Batch
-from predact.rl.schedules import SCHEDULES, ScheduleName
+from predact.rl.schedules import SCHEDULES, ScheduleName, resolved
 
 LossName = Literal["huber", "mse"]
 
@@ -51,7 +51,7 @@ class DQNConfig:
         epsilon_schedule: how the share of random actions falls.
         epsilon_start: at the first step.
         epsilon_end: from `epsilon_decay_steps` on.
-        epsilon_decay_steps: environment steps, over all environments.
+        epsilon_decay_steps: environment steps, over all environments; None for all of the training, see `over`.
     """
 
     epochs: int = 50
@@ -75,12 +75,14 @@ class DQNConfig:
     epsilon_schedule: ScheduleName = "linear"
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
-    epsilon_decay_steps: int = 50_000
+    epsilon_decay_steps: int | None = 50_000
 
     def __post_init__(self) -> None:
         counts = ("epochs", "n_step", "batch_size", "buffer_size", "steps_per_update", "rollout_steps")
-        for name in (*counts, "rollouts_per_training_step", "target_every_updates", "epsilon_decay_steps"):
+        for name in (*counts, "rollouts_per_training_step", "target_every_updates"):
             _refuse_unless(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        steps = self.epsilon_decay_steps
+        _refuse_unless(steps is None or steps >= 1, "epsilon_decay_steps", steps, "be at least 1 or None")
         _refuse_unless(min(self.hidden, default=1) >= 1, "hidden", self.hidden, "hold positive widths")
         _refuse_unless(0 <= self.discount <= 1, "discount", self.discount, "lie in [0, 1]")
         _refuse_unless(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be positive")
@@ -101,7 +103,13 @@ class DQNConfig:
     def epsilon(self, env_steps: int) -> float:
         """Return the share of random actions after `env_steps` environment steps."""
         schedule = SCHEDULES[self.epsilon_schedule]
-        return schedule(env_steps, start=self.epsilon_start, end=self.epsilon_end, decay_steps=self.epsilon_decay_steps)
+        steps = resolved(self.epsilon_decay_steps, name="epsilon_decay_steps")
+        return schedule(env_steps, start=self.epsilon_start, end=self.epsilon_end, decay_steps=steps)
+
+    def over(self, timesteps: int) -> Self:
+        """Return the config of a training of so many environment steps: what lasts until its end is given a number."""
+        is_given = self.epsilon_decay_steps is not None
+        return self if is_given else replace(self, epsilon_decay_steps=timesteps)
 
 
 def _refuse_unless(holds: bool, name: str, value: object, rule: str) -> None:

@@ -103,6 +103,8 @@ class DQNLearner:
     def __init__(
         self, config: DQNConfig, online: QNetwork, target: QNetwork, environment: BatchedEnvironment, *, seed: int
     ) -> None:
+        # Refuses a schedule whose length nobody has filled in.
+        config.epsilon(0)
         self.updates = 0
         self._config, self._online, self._target, self._environment = config, online, target, environment
         self._flat, self._flat_target = FlatParameters(online), flatten([*target.parameters()])

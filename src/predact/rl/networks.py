@@ -7,15 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 ActivationName = Literal["tanh", "relu"]
-ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 # Scaled observations end here, as in Andrychowicz et al. (2021): an outlier must not saturate the network.
 OBSERVATION_LIMIT = 10.0
+
+
+class _NumpyTanh(torch.autograd.Function):
+    """NumPy's values and torch's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        activated = torch.from_numpy(np.tanh(hidden.detach().numpy()))
+        ctx.save_for_backward(activated)
+        return activated
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient: Tensor = torch.ops.aten.tanh_backward(*gradients, *ctx.saved_tensors)
+        return gradient
+
+
+class Tanh(nn.Module):
+    """The hyperbolic tangent: on the CPU by NumPy, which takes a fraction of torch's time where torch relies on MKL."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Keep the shape."""
+        if hidden.device.type != "cpu":
+            return hidden.tanh()
+        activated: Tensor = _NumpyTanh.apply(hidden)  # type: ignore[no-untyped-call]
+        return activated
+
+
+ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU}
 
 
 def orthogonal_layers(widths: Sequence[int], *, activation: ActivationName, last_gain: float) -> nn.Sequential:

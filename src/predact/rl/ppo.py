@@ -10,8 +10,8 @@ Shapes: T steps, N environments, B samples, D observed values, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from predact.rl.acting import masked
 from predact.rl.networks import ActivationName, ObservationNormalizer, orthogonal_layers
-from predact.rl.schedules import linear
+from predact.rl.schedules import linear, resolved
 
 ADVANTAGE_EPSILON = 1e-8
 # A nearly uniform first policy: Andrychowicz et al. (2021), https://arxiv.org/abs/2006.05990, section 3.2.
@@ -41,7 +41,7 @@ class PPOConfig:
         update_epochs: passes over a rollout.
         learning_rate: of Adam, at first.
         learning_rate_end: from `learning_rate_decay_steps` on, falling in equal differences; None keeps it as it is.
-        learning_rate_decay_steps: environment steps, over all environments.
+        learning_rate_decay_steps: environment steps, over all environments; None for all of the training, see `over`.
         discount: γ.
         gae_lambda: λ; 0 trusts the critic, 1 the rewards.
         clip: how far the probability of an action may move, as a share.
@@ -62,7 +62,7 @@ class PPOConfig:
     update_epochs: int = 6
     learning_rate: float = 3e-3
     learning_rate_end: float | None = 0.0
-    learning_rate_decay_steps: int = 100_000
+    learning_rate_decay_steps: int | None = 100_000
     discount: float = 0.98
     gae_lambda: float = 0.9
     clip: float = 0.2
@@ -75,8 +75,9 @@ class PPOConfig:
     target_kl: float | None = None
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "rollout_steps", "batch_size", "update_epochs", "learning_rate_decay_steps")
+        counts = ("epochs", "rollout_steps", "batch_size", "update_epochs")
         self._check(counts, lambda value: value >= 1, "be at least 1")
+        self._check(("learning_rate_decay_steps",), lambda value: value is None or value >= 1, "be at least 1 or None")
         self._check(("hidden",), lambda widths: min(widths, default=1) >= 1, "hold positive widths")
         self._check(("discount", "gae_lambda"), lambda value: 0 <= value <= 1, "lie in [0, 1]")
         self._check(("learning_rate", "clip"), lambda value: 0 < value < float("inf"), "be positive")
@@ -98,8 +99,13 @@ class PPOConfig:
             env_steps,
             start=self.learning_rate,
             end=self.learning_rate_end,
-            decay_steps=self.learning_rate_decay_steps,
+            decay_steps=resolved(self.learning_rate_decay_steps, name="learning_rate_decay_steps"),
         )
+
+    def over(self, timesteps: int) -> Self:
+        """Return the config of a training of so many environment steps: what lasts until its end is given a number."""
+        is_given = self.learning_rate_decay_steps is not None
+        return self if is_given else replace(self, learning_rate_decay_steps=timesteps)
 
 
 class PolicyAndValue(NamedTuple):
@@ -198,9 +204,13 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
-    """Clipped surrogate objective, Schulman et al. (2017), eq. 7, its sign turned; both (B,)."""
-    ratio = log_ratio.exp()
-    return -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
+    """Clipped surrogate objective, Schulman et al. (2017), eq. 7, its sign turned; both (B,).
+
+    What the ratio is clipped to matters only where the minimum takes it: 1 + clip with an advantage, 1 - clip with a
+    disadvantage (Achiam, 2018, https://spinningup.openai.com, PPO), which knows no gradient.
+    """
+    limit = torch.add(advantage, advantage.abs(), alpha=clip)
+    return -torch.min(advantage * log_ratio.exp(), limit).mean()
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, *, clip: float | None) -> Tensor:

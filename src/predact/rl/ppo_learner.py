@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class PPOLearner:
     """
 
     def __init__(self, config: PPOConfig, network: PPONetwork, environment: BatchedEnvironment, *, seed: int) -> None:
+        # Refuses a schedule whose length nobody has filled in.
+        config.learning_rate_at(0)
         self.updates, self.env_steps = 0, 0
         self._config, self._network, self._environment = config, network, environment
         self._flat = FlatParameters(network)
@@ -242,16 +245,21 @@ class PPOLearner:
         """Yield the batches of all passes, each in an order of its own, and whether one begins a pass."""
         num_samples = len(samples.action)
         size = min(self._config.batch_size, num_samples)
+        if num_samples == size:
+            # The order within one batch does not matter, so that all passes are the same.
+            yield from repeat((self._normalized(samples, size), True), self._config.update_epochs)
+            return
         for _ in range(self._config.update_epochs):
-            shuffled = samples
-            # The order within one batch does not matter.
-            if num_samples > size:
-                order = torch.randperm(num_samples, generator=self._order_generator, device=self._device)
-                shuffled = samples.select(order[: num_samples // size * size])
-            if self._config.normalize_advantages:
-                shuffled = shuffled._replace(advantage=normalized_batches(shuffled.advantage, size))
+            order = torch.randperm(num_samples, generator=self._order_generator, device=self._device)
+            shuffled = self._normalized(samples.select(order[: num_samples // size * size]), size)
             for number, batch in enumerate(shuffled.split(size)):
                 yield batch, number == 0
+
+    def _normalized(self, samples: Samples, batch_size: int) -> Samples:
+        """Return the samples as batches of this size are to see them."""
+        if not self._config.normalize_advantages:
+            return samples
+        return samples._replace(advantage=normalized_batches(samples.advantage, batch_size))
 
     def end_epoch(self) -> dict[str, float]:
         """Return the epoch's means and the counts since the start, and begin a new epoch.

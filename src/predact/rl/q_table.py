@@ -10,9 +10,9 @@ Shapes: N environments, D observed values, S states (cells of the bins), A actio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,11 +24,12 @@ from predact.rl.acting import FORBIDDEN, masked, random_allowed
 from predact.rl.environment import BatchedEnvironment, action_mask, next_action_mask, skipped
 from predact.rl.episodes import EpisodeReturns
 from predact.rl.learner import seeds_of, steps_of_rollout
-from predact.rl.schedules import SCHEDULES, ScheduleName, linear
+from predact.rl.schedules import SCHEDULES, ScheduleName, linear, resolved
 from predact.runtime.errors import PredactError
 
 # 400 MB of float32 with three actions.
 MAX_STATES = 2**25
+DECAYS = ("learning_rate_decay_steps", "exploration_decay_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,12 @@ class QTableConfig:
         epochs: passes of `steps_per_epoch` steps, where the trainer names no number of its own.
         learning_rate: α, at first.
         learning_rate_end: from `learning_rate_decay_steps` on, falling in equal differences; None keeps it as it is.
-        learning_rate_decay_steps: environment steps, over all environments.
+        learning_rate_decay_steps: environment steps, over all environments; None for all of the training, see `over`.
         discount: γ.
         initial_value: of all entries; above what can be earned, it makes the agent try everything.
         exploration: share of random actions at the first step.
         exploration_end: from `exploration_decay_steps` on.
-        exploration_decay_steps: environment steps, over all environments.
+        exploration_decay_steps: likewise.
         exploration_schedule: how the share falls.
         rollout_steps: steps of all environments in one `training_step`.
     """
@@ -55,19 +56,20 @@ class QTableConfig:
     epochs: int = 50
     learning_rate: float = 0.1
     learning_rate_end: float | None = None
-    learning_rate_decay_steps: int = 1_000_000
+    learning_rate_decay_steps: int | None = 1_000_000
     discount: float = 0.99
     initial_value: float = 0.0
     exploration: float = 1.0
     exploration_end: float = 0.01
-    exploration_decay_steps: int = 500_000
+    exploration_decay_steps: int | None = 500_000
     exploration_schedule: ScheduleName = "linear"
     rollout_steps: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate_decay_steps", "exploration_decay_steps", "rollout_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("epochs", "rollout_steps", *DECAYS):
+            value = getattr(self, name)
+            if value < 1 if value is not None else name not in DECAYS:
+                raise ValueError(f"{name}={value} must be at least 1")
         for name, edges in self.bins.items():
             if not np.isfinite(edges).all() or any(low >= high for low, high in pairwise(edges)):
                 raise ValueError(f"bins.{name}={edges} must be finite and ascend")
@@ -85,15 +87,20 @@ class QTableConfig:
     def exploration_at(self, env_steps: int) -> float:
         """Return the share of random actions after `env_steps` environment steps."""
         schedule = SCHEDULES[self.exploration_schedule]
-        steps = self.exploration_decay_steps
+        steps = resolved(self.exploration_decay_steps, name="exploration_decay_steps")
         return schedule(env_steps, start=self.exploration, end=self.exploration_end, decay_steps=steps)
 
     def learning_rate_at(self, env_steps: int) -> float:
         """Return α after `env_steps` environment steps."""
         if self.learning_rate_end is None:
             return self.learning_rate
-        steps = self.learning_rate_decay_steps
+        steps = resolved(self.learning_rate_decay_steps, name="learning_rate_decay_steps")
         return linear(env_steps, start=self.learning_rate, end=self.learning_rate_end, decay_steps=steps)
+
+    def over(self, timesteps: int) -> Self:
+        """Return the config of a training of so many environment steps: what lasts until its end is given a number."""
+        open_ended: dict[str, Any] = {name: timesteps for name in DECAYS if getattr(self, name) is None}
+        return replace(self, **open_ended)
 
 
 class Discretizer:
@@ -196,6 +203,9 @@ class QTableLearner:
     """
 
     def __init__(self, config: QTableConfig, network: QTable, environment: BatchedEnvironment, *, seed: int) -> None:
+        # Refuse schedules whose length nobody has filled in.
+        config.exploration_at(0)
+        config.learning_rate_at(0)
         self.updates, self.env_steps = 0, 0
         self._config, self._network, self._environment = config, network, environment
         # On the CPU this is the network's own memory.

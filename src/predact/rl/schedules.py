@@ -18,4 +18,15 @@ def exponential(step: int, *, start: float, end: float, decay_steps: int) -> flo
     return float(start * (end / start) ** min(step / decay_steps, 1.0))
 
 
+def resolved(decay_steps: int | None, *, name: str) -> int:
+    """Return the length of a schedule.
+
+    Raises:
+        ValueError: None, which stands for the length of the training and is to be filled in by the config's `over`.
+    """
+    if decay_steps is None:
+        raise ValueError(f"{name}=None lasts until the training ends: say when by over(timesteps), or give a number")
+    return decay_steps
+
+
 SCHEDULES: dict[ScheduleName, Callable[..., float]] = {"linear": linear, "exponential": exponential}

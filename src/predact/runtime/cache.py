@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from predact.runtime.errors import PredactError
 
-KINDS = ("graphs", "fusion", "models", "simulated")
+KINDS = ("graphs", "fusion", "models", "autoscaling", "simulated")
 # Here artifacts lie one folder deeper, apart by seed and scale.
 NESTED_KIND = "simulated"
 CHECKPOINTS_SUFFIX = "_checkpoints"

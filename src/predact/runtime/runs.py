@@ -21,7 +21,15 @@ from predact.runtime.devices import describe_device, process_rank
 from predact.runtime.errors import PredactError
 from predact.runtime.logging import log_to
 from predact.runtime.paths import labelled, make_version_folder, shown
-from predact.runtime.results import Metrics, Results, check_results, overview, package_versions, plain_metrics
+from predact.runtime.results import (
+    DataSource,
+    Metrics,
+    Results,
+    check_results,
+    overview,
+    package_versions,
+    plain_metrics,
+)
 from predact.runtime.tables import ResultTable
 
 log = logging.getLogger(__name__)
@@ -30,6 +38,12 @@ log = logging.getLogger(__name__)
 FOLDER_VARIABLE = "PREDACT_RUN_FOLDER"
 CHECKPOINTS_VARIABLE = "PREDACT_CHECKPOINT_FOLDER"
 TOTAL = "total"
+
+SAID = {
+    "files": "data from files",
+    "simulated": "SIMULATED data, not recorded ones",
+    "generated": "generated data",
+}
 
 # Held until the process ends: a run may fail anywhere, and its checkpoints are its own as long as it may resume.
 _held: dict[Path, FileLock] = {}
@@ -72,6 +86,7 @@ class Run:
 
     Args:
         folder: `config.yaml`, `results.json`, `metrics.csv`, events, report, plots.
+        data_source: what its data are.
         label: the preset's name, marked if the data are simulated.
         models_dir: where this run saves models.
         checkpoint_dir: where it keeps what it can be resumed from, `<models_dir>/<name or label>_checkpoints`.
@@ -80,13 +95,18 @@ class Run:
 
     config: RunConfig
     seed: int
-    simulated: bool
+    data_source: DataSource
     folder: Path
     label: str
     models_dir: Path
     checkpoint_dir: Path
     started_s: float
     durations_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its data stand in for files."""
+        return self.data_source == "simulated"
 
     @property
     def cache_dir(self) -> Path:
@@ -133,7 +153,7 @@ class Run:
             {
                 "preset": self.config.preset,
                 "dataset": labelled(dataset, simulated=self.simulated),
-                "data_source": "simulated" if self.simulated else "files",
+                "data_source": self.data_source,
                 "seed": self.seed,
                 "versions": package_versions(),
                 "device": describe_device(device),
@@ -150,17 +170,26 @@ class Run:
         return Results(score, data, self.folder, tuple(tables) or (overview(data),))
 
 
-def open_run(config: RunConfig, *, simulated: bool, resolved_config: Mapping[str, Any], seed: int) -> Run:
+def open_run(
+    config: RunConfig,
+    *,
+    simulated: bool,
+    resolved_config: Mapping[str, Any],
+    seed: int,
+    generated: bool = False,
+) -> Run:
     """Make the run's folder with its `config.yaml`, and say in the first line where it is and what data it is on.
 
     Args:
-        simulated: the data are the built-in stand-in; every name that the run writes says so.
+        simulated: the data are the built-in stand-in for files; every name that the run writes says so.
+        generated: no files could be there: a formula is what the preset asks for.
         resolved_config: the configs of the task by name, see `plain_config`.
 
     Raises:
         PredactError: The folder cannot be made.
     """
     label = labelled(config.preset, simulated=simulated)
+    source: DataSource = "simulated" if simulated else "generated" if generated else "files"
     try:
         folder = _claim_folder(config, label)
     except OSError as error:
@@ -170,14 +199,13 @@ def open_run(config: RunConfig, *, simulated: bool, resolved_config: Mapping[str
     if process_rank() == 0:
         write_text(folder / "config.yaml", yaml.safe_dump(plain_config(**resolved_config, seed=seed), sort_keys=False))
         log_to(folder)
-        data = "SIMULATED data, not recorded ones" if simulated else "data from files"
-        log.info("%s, seed %d, on %s, into %s", label, seed, data, shown(folder))
+        log.info("%s, seed %d, on %s, into %s", label, seed, SAID[source], shown(folder))
     models_dir = Path(config.models_dir) if config.folder is None else folder
     name = labelled(config.name or label, simulated=simulated)
     return Run(
         config=config,
         seed=seed,
-        simulated=simulated,
+        data_source=source,
         folder=folder,
         label=label,
         models_dir=models_dir,

@@ -52,7 +52,8 @@ METRICS = {
     "crps": Metric(title="CRPS", better="lower"),
     "coverage_80": Metric(title="coverage of 80 %", better="neither", decimals=3),
     "width_80": Metric(title="width of 80 %", better="neither"),
-    "cost": Metric(title="cost", better="lower", decimals=2),
+    "cost": Metric(title="cost, $/h", better="lower", decimals=2),
+    "total_cost": Metric(title="total cost, $/h", better="lower", decimals=2),
     "slo_violation": Metric(title="SLO violation", better="lower"),
     "p95_s": Metric(title="p95, s", better="lower", decimals=3),
     "utilisation": Metric(title="utilisation", decimals=3),
@@ -62,6 +63,8 @@ METRICS = {
     "reversals_per_hour": Metric(title="reversals / h", better="lower", decimals=1),
     "reward": Metric(title="reward", decimals=3),
     "regret": Metric(title="regret", better="lower", decimals=3),
+    "true_cost": Metric(title="true cost", better="lower", decimals=2),
+    "legacy_cost": Metric(title="legacy cost", better="neither", decimals=2),
 }
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from predact.autoscaling.cluster import Cluster
 from predact.autoscaling.config import AutoscaleConfig
 from predact.autoscaling.forecasts import Forecast
 from predact.autoscaling.policies.predictive import (
@@ -11,11 +10,9 @@ from predact.autoscaling.policies.predictive import (
     PredictiveConfig,
     SquareRoot,
     SquareRootConfig,
-    seasonal,
 )
 from predact.runtime.errors import PredactError
 
-from ..reference import Constant
 from .views import view
 
 CONFIG = AutoscaleConfig(action_changes=tuple(range(-20, 21)))
@@ -52,34 +49,6 @@ def test_a_forecast_that_is_none_is_refused_in_one_line(rates: np.ndarray) -> No
     with pytest.raises(PredactError, match="the forecaster returned shape") as refused:
         policy(view())
     assert "\n" not in str(refused.value)
-
-
-def test_the_seasonal_forecast_is_what_came_a_day_before() -> None:
-    course = tuple(np.random.default_rng(0).uniform(0.1, 0.9, 600).tolist())
-    config = AutoscaleConfig(history_steps=300, episode_steps=20)
-    cluster = Cluster(config, Constant(course), num_envs=2)
-    cluster.reset(0)
-    for _ in range(7):
-        cluster.step(np.array([1, 1]))
-    known = cluster.history(307) / config.decision_s
-    # A day has 240 steps.
-    np.testing.assert_allclose(seasonal(cluster, 5).p50, known[:, 67:72])
-    cluster.draws.cycle_steps[:] = 3
-    np.testing.assert_allclose(seasonal(cluster, 5).p50, known[:, [304, 305, 306, 304, 305]])
-    forecast = seasonal(cluster, 5)
-    np.testing.assert_allclose(forecast.p90, forecast.p50 + 1.28155 * np.sqrt(2 * forecast.p50 * 30) / 30, rtol=1e-5)
-
-
-def test_where_no_day_has_passed_all_stays_as_it_is() -> None:
-    config = AutoscaleConfig(history_steps=238, episode_steps=20)
-    cluster = Cluster(config, Constant(0.5), num_envs=1)
-    cluster.reset(0)
-    last = cluster.last.arrivals[0] / 30
-    forecast = seasonal(cluster, 4).p50[0]
-    np.testing.assert_allclose(forecast, [last, last, *(cluster.history(238)[0, :2] / 30)], rtol=1e-6)
-    nothing = Cluster(AutoscaleConfig(history_steps=0), Constant(0.5), num_envs=1)
-    nothing.reset(0)
-    assert seasonal(nothing, 2).p50.tolist() == [[0.0, 0.0]]
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -20,7 +20,6 @@ from predact.autoscaling.policies.predictive import (
     PredictiveConfig,
     SquareRoot,
     SquareRootConfig,
-    seasonal,
 )
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "Predictive",
     "PredictiveConfig",
     "Outlook",
-    "seasonal",
     "Oracle",
     "lowest_cost",
     "Learned",

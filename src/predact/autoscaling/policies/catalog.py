@@ -7,12 +7,12 @@ from functools import partial
 from typing import NamedTuple
 
 from predact.autoscaling.cluster import Cluster
-from predact.autoscaling.forecasts import LoadForecaster, persistence
+from predact.autoscaling.forecasts import LoadForecaster, persistence, seasonal
 from predact.autoscaling.policies.kubernetes import Hpa, HpaConfig, Keda
 from predact.autoscaling.policies.levers import Policy
 from predact.autoscaling.policies.oracle import Oracle
 from predact.autoscaling.policies.plain import Always, LoadLevels, Random, Static, Threshold
-from predact.autoscaling.policies.predictive import Predictive, SquareRoot, seasonal
+from predact.autoscaling.policies.predictive import Predictive, SquareRoot
 from predact.runtime.errors import PredactError
 
 

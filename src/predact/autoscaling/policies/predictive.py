@@ -12,32 +12,14 @@ from typing import Literal
 
 import numpy as np
 
-from predact.autoscaling.cluster import Cluster, ClusterView
+from predact.autoscaling.cluster import ClusterView
 from predact.autoscaling.config import AutoscaleConfig
-from predact.autoscaling.forecasts import Z90, Forecast, persistence
+from predact.autoscaling.forecasts import Forecast
 from predact.autoscaling.policies.levers import TARGET_UTILISATION, Ints, Levers, count_for
 from predact.runtime.errors import PredactError
 
 # Forecasts the next k intervals, (N, k) of each quantile: a `LoadForecaster` that has its cluster.
 Outlook = Callable[[int], Forecast]
-
-
-def seasonal(cluster: Cluster, steps: int, /) -> Forecast:
-    """Return what came a day before, whole days; where no day has passed yet, that all stays as it is.
-
-    The 90th percentile knows that both are Poisson counts.
-    """
-    decision_s = cluster.config.decision_s
-    known = cluster.config.history_steps + cluster.step_index
-    if known == 0:
-        return persistence(cluster, steps)
-    ahead = np.arange(1, steps + 1)
-    cycle = np.maximum(np.rint(cluster.draws.cycle_steps), 1)[:, None]
-    place = (known - 1 + ahead - cycle * np.ceil(ahead / cycle)).astype(np.int64)
-    then = np.take_along_axis(cluster.history(known), np.maximum(place, 0), axis=1)
-    count = np.where(place >= 0, then, cluster.last.arrivals[:, None]).astype(np.float64)
-    p50 = count / decision_s
-    return Forecast(p50, p50 + Z90 * np.sqrt(2 * np.maximum(count, 1)) / decision_s)
 
 
 @dataclass(frozen=True, kw_only=True)

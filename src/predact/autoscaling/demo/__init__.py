@@ -1,0 +1,1 @@
+"""Policies side by side on the same requests: who takes part, on the screen, as pictures."""

@@ -1,0 +1,87 @@
+"""How long an agent trains, and on how many episodes it is judged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from predact.autoscaling.agents import AgentConfig
+from predact.rl.dqn import DQNConfig
+from predact.runtime.errors import PredactError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Amounts of experience; the agent's own config says what it makes of them.
+
+    Args:
+        num_envs: Environments that are stepped together.
+        timesteps: Environment steps over all of them, rounded up to whole episodes in each. None takes the agent's
+            `epochs`: so many episodes in each environment. `trainer.max_epochs` comes before both.
+        episodes: Over all environments; in place of `timesteps`.
+        checkpoint_every_steps: Environment steps between two resumable checkpoints.
+        validation_episodes: Played after each epoch; the best epoch is kept.
+        calibration_episodes: On which the autoscalers' settings are chosen, and the levels of the static rules.
+        test_episodes: Every row of the results is measured on.
+        most_violation: Part of all requests that a calibrated autoscaler may serve late or drop.
+    """
+
+    num_envs: int = 64
+    timesteps: int | None = 1_500_000
+    episodes: int | None = None
+    checkpoint_every_steps: int = 10_000
+    validation_episodes: int = 64
+    calibration_episodes: int = 32
+    test_episodes: int = 100
+    most_violation: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "checkpoint_every_steps", "validation_episodes", "calibration_episodes"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        for name in ("timesteps", "episodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if self.test_episodes < 2:
+            raise ValueError(
+                f"test_episodes={self.test_episodes} must be at least 2: differences are paired by episode"
+            )
+        if not 0 <= self.most_violation <= 1:
+            raise ValueError(f"most_violation={self.most_violation} must lie in [0, 1]")
+
+    def epochs(self, *, episode_steps: int, otherwise: int) -> int:
+        """Return the episodes of each environment.
+
+        Args:
+            episode_steps: of an episode.
+            otherwise: where neither `timesteps` nor `episodes` is set.
+        """
+        if self.episodes is not None:
+            return math.ceil(self.episodes / self.num_envs)
+        if self.timesteps is not None:
+            return math.ceil(self.timesteps / (episode_steps * self.num_envs))
+        return otherwise
+
+
+def planned_epochs(
+    training: TrainingConfig, agent: AgentConfig, *, episode_steps: int, max_epochs: int | None = None
+) -> int:
+    """Return the episodes of each environment.
+
+    Args:
+        episode_steps: of an episode.
+        max_epochs: the trainer's own number, which comes first.
+
+    Raises:
+        PredactError: the training is over before the agent learns from anything.
+    """
+    epochs = max_epochs or training.epochs(episode_steps=episode_steps, otherwise=agent.epochs)
+    timesteps = epochs * episode_steps * training.num_envs
+    first = agent.learning_starts + agent.steps_per_update if isinstance(agent, DQNConfig) else 0
+    if timesteps < first:
+        raise PredactError(
+            f"a training of {timesteps:,} environment steps is over before the first update, after {first:,}: make it "
+            "longer with --timesteps, --episodes or --epochs, or lower agent.learning_starts"
+        )
+    return epochs
