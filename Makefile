@@ -45,7 +45,7 @@ demo-forecasting: $(STAMP)  ## train the forecaster on a generated series
 		echo "The report of this run: $${report:?no report was written below logs/}"
 
 demo-autoscaling: $(STAMP)  ## train an autoscaling agent briefly, and draw it beside the rules of today
-	@$(BIN)/python train.py --preset autoscaling_ppo_spike --quick --name autoscaling_ppo_demo
+	@$(BIN)/python train.py --preset autoscaling_ppo_spike --timesteps 600000 --name autoscaling_ppo_demo run.evaluate=false
 	@$(BIN)/predact demo autoscaling --policy all --agent saved_models/autoscaling_ppo_demo.pth --pattern spike \
 		--no-render --save logs/demo_autoscaling.gif
 

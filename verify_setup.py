@@ -33,6 +33,7 @@ MIN_FREE_GB = 2.0
 SMOKE_PRESET = "fusion_demo"
 SMOKE_LIMIT_S = 300
 WAVE_STEPS = 24
+SAVED_AGENTS = "autoscaling_*.pth"
 SET_UP = "run: make verify (it sets up .venv), or: pip install -c constraints.txt -e ."
 
 
@@ -56,7 +57,7 @@ def main(
     is_verbose = parser.parse_args(argv).verbose
     try:
         findings = {}
-        for name, check in CHECKS if checks is None else checks:
+        for name, check in all_checks() if checks is None else checks:
             print(f"checking {name} ...", file=sys.stderr, flush=True)
             findings[name] = run_check(check)
     except KeyboardInterrupt:
@@ -208,8 +209,12 @@ def check_presets() -> Finding:
 
 
 def check_models(folder: Path | None = None) -> Finding:
-    """Every saved model loads; detectors score simulated traffic in [0, 1], forecasters continue a wave."""
-    paths = sorted((Path("saved_models") if folder is None else folder).glob("*.pth"))
+    """Every saved model loads; detectors score simulated traffic in [0, 1], forecasters continue a wave.
+
+    Agents that scale clusters have checks of their own, if their files have a name of theirs.
+    """
+    folder = Path("saved_models") if folder is None else folder
+    paths = sorted({*folder.glob("*.pth")} - {*folder.glob(SAVED_AGENTS)})
     if not paths:
         return Finding(is_ok=True, summary="none saved yet")
     frames = functools.cache(sample_traffic)
@@ -234,6 +239,7 @@ def sample_traffic() -> Frames:
 
 
 def _try_model(path: Path, frames: Callable[[], Frames]) -> tuple[bool, str]:
+    from predact.autoscaling.agents import KIND as AUTOSCALING
     from predact.forecasting.networks import KINDS
     from predact.fusion.agent import KIND
     from predact.runtime.checkpoints import load_model
@@ -244,6 +250,9 @@ def _try_model(path: Path, frames: Callable[[], Frames]) -> tuple[bool, str]:
         kind = model.config.get("kind")
         if kind in KINDS:
             return _try_forecaster(path)
+        if kind == AUTOSCALING:
+            finding = check_agent(path)
+            return finding.is_ok, finding.summary
         return _try_detector(path, model, frames(), is_agent=kind == KIND)
     except PredactError as error:
         return False, str(error)
@@ -280,6 +289,25 @@ def _try_forecaster(path: Path) -> tuple[bool, str]:
     is_ok = is_finite and moves and lies_inside
     verdict = "" if is_ok else ", NOT a forecast: constant, outside of its band or not finite"
     return is_ok, f"{forecaster.horizon} steps of {len(forecaster.columns)} channels by {forecaster.form.name}{verdict}"
+
+
+def agent_checks(folder: Path | None = None) -> list[tuple[str, Callable[[], Finding]]]:
+    """Return a check for each saved agent that scales clusters."""
+    paths = sorted((Path("saved_models") if folder is None else folder).glob(SAVED_AGENTS))
+    if not paths:
+        return [("agents", lambda: Finding(is_ok=True, summary="none saved yet"))]
+    return [(path.stem, functools.partial(check_agent, path)) for path in paths]
+
+
+def check_agent(path: Path) -> Finding:
+    """The agent loads, does what it did when it was saved, reacts to load, and earns more than chance."""
+    from predact.autoscaling.verification import verify_agent
+
+    findings = verify_agent(path)
+    wrong = [finding.summary for finding in findings if not finding.is_ok]
+    summary = "; ".join(wrong) or f"{findings[0].summary}: {findings[-1].summary}"
+    details = tuple(f"{'✓' if finding.is_ok else '✗'} {finding.check}: {finding.summary}" for finding in findings)
+    return Finding(is_ok=not wrong, summary=summary, way_out=f"train it again, or delete: {path}", details=details)
 
 
 def check_smoke_run() -> Finding:
@@ -357,8 +385,13 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("data", check_data),
     ("presets", check_presets),
     ("models", check_models),
-    ("smoke run", check_smoke_run),
 )
+
+
+def all_checks() -> list[tuple[str, Callable[[], Finding]]]:
+    """Return the checks with those of the agents saved here; the longest comes last."""
+    return [*CHECKS, *agent_checks(), ("smoke run", check_smoke_run)]
+
 
 if __name__ == "__main__":
     sys.exit(main())

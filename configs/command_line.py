@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from configs.preset import FILE_SERIES, PRESETS, Preset
+from predact.autoscaling.catalog import TRACE_PREFIX
 from predact.runtime.errors import PredactError
 
 HELP = """\
@@ -202,6 +203,11 @@ def _by_parts(flags: dict[str, str]) -> str | None:
     data = dataset or flags.pop("pattern", None)
     if data is None:
         raise PredactError(f"--training {training} needs --dataset, e.g. --training {training} --dataset hcrl_sa")
+    if data.startswith(TRACE_PREFIX):
+        raise PredactError(
+            f"--pattern {data} with --training names no preset; start from one of another load, e.g. --preset "
+            f"{training.partition(',')[0]}_spike --pattern {data}"
+        )
     return ",".join(f"{first}_{second}" for first in training.split(",") for second in data.split(","))
 
 

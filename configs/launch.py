@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from predact.runtime.results import Results
 
 # Every module that names configs. None is called `run`: a submodule replaces what the package exports under its name.
-CONFIG_MODULES = ("data", "series", "model", "agent", "fusion", "trainer", "runs", "preset", "root", "run_dirs")
+CONFIG_MODULES = (
+    *("data", "series", "autoscaling", "model", "agent", "fusion", "trainer", "runs", "preset", "root", "run_dirs"),
+)
 ROOT_KEYS = ("task", "seed", "resume")
 
 

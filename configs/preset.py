@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra_zen import store
 
+from predact.autoscaling.catalog import GENERATED, MIXED, TRACES
 from predact.canbus.datasets import DATASETS
 from predact.forecasting.catalog import SERIES
 
@@ -152,3 +153,67 @@ for info in SERIES.values():
 add_forecast_presets(
     FILE_SERIES, "a file of one's own: data.name=file:PATH", {"look_back": 336, "segment": 24}, horizon=96
 )
+
+AUTOSCALING_QUICK = (
+    *("training.num_envs=4", "training.timesteps=1000", "training.validation_episodes=2"),
+    *("training.calibration_episodes=2", "training.test_episodes=4"),
+)
+FORECAST_QUICK = ("forecast.episodes=4", "forecast.epochs=1", "forecast.hidden_dim=4")
+AUTOSCALING_AGENTS = {
+    "qlearning": ("q_table", "tabular Q-learning", ()),
+    "dqn": ("dqn", "DQN", ("batch-size",)),
+    "ppo": ("ppo", "PPO", ("batch-size",)),
+}
+# So few steps would else end before it learns.
+AGENT_QUICK = {"dqn": ("agent.learning_starts=200",)}
+LOADS = {
+    **dict.fromkeys(GENERATED, "generated load"),
+    MIXED: "another load or trace in each episode",
+    **dict.fromkeys(TRACES, "recorded load"),
+}
+
+
+def add_autoscaling_presets(agent: str) -> None:
+    """Add an agent's preset on every load, and in the environment of earlier work."""
+    name, title, own = AUTOSCALING_AGENTS[agent]
+    amounts = {"timesteps": "training.timesteps", "episodes": "training.episodes", "pattern": "data.pattern"}
+    shortcuts = COMMON_SHORTCUTS | amounts | {"lr": "agent.learning_rate"}
+    shortcuts |= {flag: AGENT_SHORTCUTS[flag] for flag in own}
+    common = {"trainer": "default", "run": "default"}
+    for load, what in LOADS.items():
+        add_preset(
+            f"autoscaling_{agent}_{load}",
+            Preset(
+                description=f"{title} scales a cluster under {what}: {load}",
+                task="predact.autoscaling.training.train_autoscaler",
+                defaults={
+                    "load@data": load,
+                    "cluster": "default",
+                    "agent": f"{name}_autoscaling",
+                    "training": "tabular" if name == "q_table" else "default",
+                    "forecast": "lstm",
+                    **common,
+                },
+                shortcuts=shortcuts,
+                quick=(*AUTOSCALING_QUICK, *FORECAST_QUICK, *AGENT_QUICK.get(agent, ())),
+            ),
+        )
+    add_preset(
+        f"autoscaling_{agent}_legacy",
+        Preset(
+            description=f"{title} in the environment of earlier work, rebuilt with its flaws",
+            task="predact.autoscaling.legacy_training.train_legacy",
+            defaults={
+                "legacy@data": "scaled" if agent == "dqn" else "default",
+                "agent": f"{name}_legacy",
+                "training": "legacy" if name == "q_table" else "legacy_deep",
+                **common,
+            },
+            shortcuts=shortcuts,
+            quick=AUTOSCALING_QUICK,
+        ),
+    )
+
+
+for agent in AUTOSCALING_AGENTS:
+    add_autoscaling_presets(agent)

@@ -29,15 +29,32 @@ def run_label(*, _root_: DictConfig) -> str:
 
 
 def _is_simulated(config: DictConfig) -> bool:
-    name, source = _chosen(config, "data.name"), _chosen(config, "data.source")
-    if name is None or source is None:
+    source, root = _chosen(config, "data.source"), _chosen(config, "data.root")
+    if source is None:
         return False
-    from predact.canbus.catalog import is_simulated
-
+    pattern, name = _chosen(config, "data.pattern"), _chosen(config, "data.name")
     try:
-        return is_simulated(name, source=source, root=_chosen(config, "data.root"))
+        if pattern is not None:
+            from predact.forecasting.catalog import is_simulated
+
+            return any(is_simulated(series, source=source, root=root) for series in _series_of(str(pattern)))
+        if name is None:
+            return False
+        if "series" in str(_chosen(config, "data._target_")).lower():
+            from predact.forecasting.catalog import is_simulated
+        else:
+            from predact.canbus.catalog import is_simulated
+        return is_simulated(str(name), source=source, root=root)
     except PredactError:
         return False
+
+
+def _series_of(pattern: str) -> list[str]:
+    """Return the series that a load pattern is recorded in, by their names in the catalogue."""
+    from predact.autoscaling.catalog import MIXED, TRACE_PREFIX, TRACES
+
+    names = TRACES if pattern == MIXED else [pattern.removeprefix(TRACE_PREFIX)]
+    return [TRACES[name].series for name in names if name in TRACES]
 
 
 def _chosen(config: DictConfig, key: str) -> Any:

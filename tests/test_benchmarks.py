@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 # What `make bench` runs; modules that begin with _ are parts of these.
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("[a-z]*.py"))
-SLOW = {"forecasting.py", "main_job.py", "readers.py"}
+SLOW = {"autoscaling.py", "forecasting.py", "main_job.py", "readers.py"}
 EITHER_VERDICT = (0, 1)
 
 

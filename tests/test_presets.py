@@ -6,6 +6,7 @@ import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
@@ -18,6 +19,11 @@ from configs import load_preset, register, run
 from configs.command_line import list_presets
 from configs.launch import ROOT_KEYS
 from configs.preset import PRESETS
+from predact.autoscaling.agents import AGENTS as AGENT_CONFIGS
+from predact.autoscaling.agents import kind_of, layout_of, make_network
+from predact.autoscaling.catalog import PATTERN_NAMES, TRACE_PREFIX, TRACES
+from predact.autoscaling.legacy import LegacyConfig
+from predact.autoscaling.training_config import planned_epochs
 from predact.canbus.datasets import DATASETS
 from predact.detection.detectors import Detector
 from predact.forecasting.catalog import SERIES
@@ -31,18 +37,26 @@ from predact.runtime.hooks import load_object
 NAMES = list(PRESETS)
 DETECTORS = ("gat", "gat_large", "vgae", "vgae_large", "fusion")
 FORECASTERS = ("", "_small", "_large", "_plain")
+AGENTS = {"qlearning": "q_table", "dqn": "dqn", "ppo": "ppo"}
+LOADS = (*PATTERN_NAMES, *TRACES)
+OF_LOADS = [f"autoscaling_{agent}_{load}" for agent in AGENTS for load in (*LOADS, "legacy")]
 OWN_FILE = "data.name=file:mine.csv"
 ONE_OF_A_KIND = [
     *(f"{kind}_demo" for kind in DETECTORS),
     *(f"forecast_{series}{size}" for series in ("demo", "file") for size in FORECASTERS),
+    *(f"autoscaling_{agent}_{load}" for agent in AGENTS for load in ("sine", "nyc_taxi", "legacy")),
 ]
-GROUPS = ("data", "series", "model", "agent", "fusion", "intervals", "trainer", "run")
+GROUPS = (
+    *("data", "series", "model", "agent", "fusion", "intervals", "trainer", "run"),
+    *("load", "legacy", "cluster", "training", "forecast"),
+)
 # Plain numbers among the configs.
 NUMBERS = ("horizon",)
 
 
+@cache
 def composed(name: str, *overrides: str) -> DictConfig:
-    """Return the config of a preset; one for files of one's own gets the name of a file."""
+    """Return the config of a preset, which takes a while; one for files of one's own gets the name of a file."""
     return load_preset(name, *([OWN_FILE] if name.startswith("forecast_file") else []), *overrides)
 
 
@@ -51,10 +65,10 @@ def built(config: DictConfig) -> dict[str, Any]:
     return {key: instantiate(part, _target_wrapper_=pydantic_parser) for key, part in parts.items()}
 
 
-def test_every_dataset_and_every_series_has_a_preset_of_every_kind() -> None:
+def test_every_dataset_every_series_and_every_load_has_a_preset_of_every_kind() -> None:
     of_datasets = {f"{kind}_{dataset}" for dataset in DATASETS for kind in DETECTORS}
     of_series = {f"forecast_{series}{size}" for series in (*SERIES, "file") for size in FORECASTERS}
-    assert len(NAMES) == len(set(NAMES)) and set(NAMES) == of_datasets | of_series
+    assert len(NAMES) == len(set(NAMES)) and set(NAMES) == of_datasets | of_series | {*OF_LOADS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,6 +80,8 @@ def test_a_preset_composes_and_every_config_it_names_builds(name: str) -> None:
     if name.startswith("forecast_"):
         (series,) = {parts["data"].name.partition(":")[0]}
         assert name in {f"forecast_{series}{size}" for size in FORECASTERS}
+    elif name.startswith("autoscaling_"):
+        assert name in OF_LOADS
     else:
         assert name.endswith(f"_{parts['data'].name}")
 
@@ -87,6 +103,41 @@ def test_a_forecaster_sees_what_the_catalogue_says(series: str, size: str) -> No
 
 def test_a_forecaster_has_the_shortcuts_of_a_detector_and_its_horizon() -> None:
     assert PRESETS["forecast_demo"].shortcuts == {**PRESETS["gat_demo"].shortcuts, "horizon": "horizon"}
+
+
+@pytest.mark.parametrize("name", OF_LOADS)
+def test_a_scaling_agent_learns_what_its_preset_says(name: str) -> None:
+    _, agent, load = name.split("_", 2)
+    parts = built(composed(name))
+    data, trained = parts["data"], parts["agent"]
+    assert kind_of(trained) == AGENTS[agent]
+    place = data if load == "legacy" else parts["cluster"]
+    assert (type(data) is LegacyConfig) == (load == "legacy") == ("cluster" not in parts)
+    if load != "legacy":
+        assert data.pattern == (f"{TRACE_PREFIX}{load}" if load in TRACES else load) and data.part == "train"
+    observed = layout_of(place)
+    network = make_network(trained, names=observed["observation"], num_actions=len(observed["actions"]))
+    assert sum(weights.numel() for weights in network.state_dict().values()) > 0
+
+
+def test_training_in_the_earlier_environment_lasts_as_long_as_it_did() -> None:
+    # Ten thousand episodes of 200 steps.
+    parts = built(composed("autoscaling_qlearning_legacy"))
+    steps = parts["data"].episode_steps
+    episodes = planned_epochs(parts["training"], parts["agent"], episode_steps=steps) * parts["training"].num_envs
+    assert (steps, episodes) == (200, 10_000)
+
+
+def test_agents_have_the_shortcuts_of_amounts_and_loads() -> None:
+    common = {
+        **{"name": "run.name", "eval": "run.evaluate", "epochs": "trainer.max_epochs"},
+        **{"timesteps": "training.timesteps", "episodes": "training.episodes", "pattern": "data.pattern"},
+        "lr": "agent.learning_rate",
+    }
+    for name in OF_LOADS:
+        # A table takes what comes, one by one.
+        batch = {} if "_qlearning_" in name else {"batch-size": "agent.batch_size"}
+        assert PRESETS[name].shortcuts == common | batch, name
 
 
 def test_a_large_forecaster_is_larger_and_a_small_one_smaller() -> None:
@@ -192,6 +243,14 @@ INTENDED = {
     "model/gat_large": {"num_layers", "head_width", "readout_width"},
     "model/vgae_large": {"latent_dim", "head_width", "decoder_width"},
     "agent/dqn_fusion": {"discount"},
+    # Tuned as a whole.
+    **{
+        f"agent/{kind}_{place}": {field.name for field in fields(config)}
+        for kind, config in AGENT_CONFIGS.items()
+        for place in ("autoscaling", "legacy")
+    },
+    "legacy/scaled": {"scaled"},
+    **{f"training/{name}": {"num_envs", "timesteps"} for name in ("tabular", "legacy", "legacy_deep")},
 }
 
 
@@ -202,5 +261,7 @@ def required(target: type) -> dict[str, Any]:
 
 
 def own_names(name: str, node: Any) -> dict[str, Any]:
+    if name.startswith("load/"):
+        return {"pattern": node.pattern}
     is_named = name.startswith(("data/", "series/")) and name != "series/file"
     return {"name": node.name} if is_named else {}

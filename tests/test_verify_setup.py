@@ -24,6 +24,7 @@ from predact.forecasting.networks import NamedNetwork
 from predact.fusion.agent import FusionAgent
 from predact.fusion.policies import FixedAlpha
 from predact.runtime.checkpoints import load_model, save_model
+from tests.autoscaling.tiny_agents import LEVELS, Rule, inverted, rule_agent, threshold
 from verify_setup import Finding, main, run_check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,6 +238,63 @@ def test_a_damaged_model_and_one_that_predicts_nonsense_are_named(detector_file:
     assert "3 of 4" in finding.summary
     assert all(name in finding.way_out for name in ("cut.pth", "nan.pth", "other.pth"))
     assert "gat_demo.pth" not in finding.way_out
+
+
+def save_agents(folder: Path, **rules: Rule) -> None:
+    for name, rule in rules.items():
+        rule_agent(rule, LEVELS).save(folder / f"{name}.pth", meta={})
+
+
+def test_no_saved_agents_are_no_fault(tmp_path: Path) -> None:
+    save_forecaster(tmp_path)
+    for folder in (tmp_path, tmp_path / "gone"):
+        ((name, check),) = verify_setup.agent_checks(folder)
+        assert (name, check().is_ok, check().summary) == ("agents", True, "none saved yet")
+
+
+def test_every_saved_agent_has_a_line_and_a_bad_one_is_a_cross(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_agents(tmp_path, autoscaling_good=threshold, autoscaling_idle=lambda *_: 0, autoscaling_upside_down=inverted)
+    checks = dict(verify_setup.agent_checks(tmp_path))
+    findings = {name: check() for name, check in checks.items()}
+    assert {name: finding.is_ok for name, finding in findings.items()} == {
+        "autoscaling_good": True,
+        "autoscaling_idle": False,
+        "autoscaling_upside_down": False,
+    }
+    assert findings["autoscaling_good"].summary.startswith("q_table for sinusoidal: reward +")
+    assert findings["autoscaling_idle"].summary.startswith("constant policy: 100 % of ")
+    assert "removes under load" in findings["autoscaling_upside_down"].summary
+    assert findings["autoscaling_idle"].way_out == f"train it again, or delete: {tmp_path / 'autoscaling_idle.pth'}"
+    assert main([], checks=checks.items()) == 1
+    assert "2 of 3 checks failed: autoscaling_idle, autoscaling_upside_down" in capsys.readouterr().out
+    assert verify_setup.check_models(tmp_path).summary == "none saved yet"
+
+
+def test_a_damaged_agent_is_a_cross(tmp_path: Path) -> None:
+    save_agents(tmp_path, autoscaling_cut=threshold)
+    path = tmp_path / "autoscaling_cut.pth"
+    path.write_bytes(path.read_bytes()[:2000])
+    ((_, check),) = verify_setup.agent_checks(tmp_path)
+    assert not check().is_ok
+    assert "cut short" in check().summary
+
+
+def test_an_agent_by_another_name_is_checked_among_the_models(tmp_path: Path) -> None:
+    save_agents(tmp_path, mine=threshold, idle=lambda *_: 0)
+    finding = verify_setup.check_models(tmp_path)
+    assert not finding.is_ok
+    assert "1 of 2 do not load and predict; constant policy" in finding.summary
+    assert "mine.pth: q_table for sinusoidal: reward +" in finding.details[1]
+
+
+def test_agents_saved_here_are_checked_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("saved_models").mkdir()
+    save_agents(Path("saved_models"), autoscaling_good=threshold)
+    names = [name for name, _ in verify_setup.all_checks()]
+    assert names[-3:] == ["models", "autoscaling_good", "smoke run"]
 
 
 def test_a_broken_environment_is_crosses_and_not_a_traceback() -> None:

@@ -97,6 +97,12 @@ def test_two_seeds_in_parallel_equal_two_runs_alone(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("preset", ["forecast_etth1", "autoscaling_ppo_nyc_taxi", "autoscaling_dqn_mixed"])
+def test_a_sweep_on_simulated_series_or_traces_says_so(preset: str) -> None:
+    assert run_label(_root_=load_preset(preset, "data.source=simulated")) == f"{preset}-simulated"
+    assert run_label(_root_=load_preset("autoscaling_ppo_spike")) == "autoscaling_ppo_spike"
+
+
 @pytest.mark.parametrize(
     ("config", "label"),
     [

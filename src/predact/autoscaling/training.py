@@ -184,8 +184,7 @@ def fit_scaler(
 ) -> Agent:
     """Train an agent that scales a cluster, and return it as it was in its best epoch; see `fit_agent`."""
     environment, validate, cluster = task.environment(), task.validation(), task.cluster
-    steps = cluster.episode_steps
-    epochs = planned_epochs(task.training, agent, episode_steps=steps, max_epochs=trainer.max_epochs)
+    epochs = planned_epochs(task.training, agent, episode_steps=cluster.episode_steps, max_epochs=trainer.max_epochs)
     timesteps = epochs * cluster.episode_steps * environment.num_envs
     config = agent.over(timesteps)
     hours = cluster.episode_steps * cluster.decision_s / S_PER_HOUR
@@ -226,13 +225,15 @@ def check_trainer(trainer: TrainerConfig) -> None:
     """Refuse first what would be refused later: it must not cost what is trained before.
 
     Raises:
-        PredactError: agents train on one device, and a user's own callbacks and loggers must be there.
+        PredactError: agents train on one device in 32-true, and a user's own callbacks and loggers must be there.
     """
     if trainer.devices != 1 or trainer.num_nodes != 1:
         raise PredactError(
             f"trainer.devices={trainer.devices}, num_nodes={trainer.num_nodes}: an agent trains on one device; use a "
             "sweep over seeds to fill more"
         )
+    if trainer.precision != "32-true":
+        raise PredactError(f"trainer.precision={trainer.precision}: agents train in 32-true")
     for path in (*trainer.callbacks, *trainer.loggers):
         load_object(path)
 

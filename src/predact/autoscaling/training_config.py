@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from predact.autoscaling.agents import AgentConfig
+from predact.autoscaling.evaluation import SEEDS_OF_A_RANGE
 from predact.rl.dqn import DQNConfig
 from predact.runtime.errors import PredactError
 
@@ -27,7 +28,7 @@ class TrainingConfig:
     """
 
     num_envs: int = 64
-    timesteps: int | None = 1_500_000
+    timesteps: int | None = 1_000_000
     episodes: int | None = None
     checkpoint_every_steps: int = 10_000
     validation_episodes: int = 64
@@ -43,6 +44,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        for name in ("validation_episodes", "calibration_episodes", "test_episodes"):
+            if (value := getattr(self, name)) > SEEDS_OF_A_RANGE:
+                raise ValueError(f"{name}={value} is above {SEEDS_OF_A_RANGE}: each episode has a seed of its own")
         if self.test_episodes < 2:
             raise ValueError(
                 f"test_episodes={self.test_episodes} must be at least 2: differences are paired by episode"
@@ -74,14 +78,19 @@ def planned_epochs(
         max_epochs: the trainer's own number, which comes first.
 
     Raises:
-        PredactError: the training is over before the agent learns from anything.
+        PredactError: the agent would learn from nothing: the training is too short, or its buffer too small.
     """
     epochs = max_epochs or training.epochs(episode_steps=episode_steps, otherwise=agent.epochs)
-    timesteps = epochs * episode_steps * training.num_envs
-    first = agent.learning_starts + agent.steps_per_update if isinstance(agent, DQNConfig) else 0
-    if timesteps < first:
-        raise PredactError(
-            f"a training of {timesteps:,} environment steps is over before the first update, after {first:,}: make it "
-            "longer with --timesteps, --episodes or --epochs, or lower agent.learning_starts"
-        )
+    if isinstance(agent, DQNConfig):
+        timesteps = epochs * episode_steps * training.num_envs
+        if timesteps < (first := agent.learning_starts + agent.steps_per_update):
+            raise PredactError(
+                f"a training of {timesteps:,} environment steps is over before the first update, after {first:,}: make "
+                "it longer with --timesteps, --episodes or --epochs, or lower agent.learning_starts"
+            )
+        if agent.buffer_size < (least := agent.n_step * training.num_envs):
+            raise PredactError(
+                f"agent.buffer_size={agent.buffer_size} is below agent.n_step={agent.n_step} steps of "
+                f"training.num_envs={training.num_envs}; raise it to {least} at least"
+            )
     return epochs
