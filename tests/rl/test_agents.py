@@ -177,11 +177,34 @@ def test_a_kill_within_an_epoch_loses_what_came_after_the_last_checkpoint_and_no
     straight, stopped, resumed = (build(chain(time_limit=3, steps_per_epoch=50)) for _ in range(3))
     trainer(2).fit(straight)
     with pytest.raises(Killed):
-        trainer(2, None, EnvStepCheckpoint(path, every_env_steps=200), KillAt(560)).fit(stopped)
+        trainer(2, None, EnvStepCheckpoint(path, every_env_steps=150), KillAt(560)).fit(stopped)
     saved = torch.load(path, weights_only=True)[CHECKPOINT_KEY]["learner"]
     counted = saved.get("env_steps") or saved["collector"]["env_steps"]
-    assert 400 <= counted < 560
+    assert 450 <= counted < 560
     trainer(2, None, EnvStepCheckpoint(tmp_path / "again.ckpt", every_env_steps=200)).fit(resumed, ckpt_path=path)
+    assert_same(state(resumed), state(straight))
+
+
+def test_a_kill_during_validation_validates_again(build: Build, tmp_path: Path) -> None:
+    # Every rollout passes a multiple, an epoch's last one too.
+    path, validated = tmp_path / "last.ckpt", list[int]()
+    straight, stopped, resumed = (build(chain(time_limit=3, steps_per_epoch=50)) for _ in range(3))
+
+    def validate_and_count(network: Any) -> dict[str, float]:
+        validated.append(resumed.learner.env_steps)
+        return {"reward": 0.0}
+
+    def be_killed(network: Any) -> dict[str, float]:
+        raise Killed
+
+    straight._evaluate = lambda network: {"reward": 0.0}
+    stopped._evaluate, resumed._evaluate = be_killed, validate_and_count
+    trainer(2).fit(straight)
+    with pytest.raises(Killed):
+        trainer(2, None, EnvStepCheckpoint(path, every_env_steps=10)).fit(stopped)
+    trainer(2, None, EnvStepCheckpoint(tmp_path / "again.ckpt", every_env_steps=10)).fit(resumed, ckpt_path=path)
+    of_epoch = stopped.learner.env_steps
+    assert validated == [of_epoch, 2 * of_epoch]
     assert_same(state(resumed), state(straight))
 
 
@@ -205,7 +228,10 @@ def test_checkpoints_are_written_once_for_each_so_many_environment_steps(build: 
     )
     fitted.written = []
     fitted.fit(build(chain(steps_per_epoch=32)))
-    assert [env_steps // 100 for env_steps in fitted.written] == [1, 2, 3, 4, 5]
+    # Epochs are of 256 steps; what their last rollouts pass is written at the epoch's end, by another callback.
+    multiples = [env_steps // 100 for env_steps in fitted.written]
+    assert len(set(multiples)) == len(multiples) and {*multiples, 256 // 100, 512 // 100} == {1, 2, 3, 4, 5}
+    assert all(env_steps % 256 for env_steps in fitted.written)
 
 
 def test_an_interval_below_one_step_is_refused(tmp_path: Path) -> None:

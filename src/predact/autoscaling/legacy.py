@@ -96,7 +96,6 @@ class LegacyCluster:
 
     def __init__(self, config: LegacyConfig, *, num_envs: int = 1, bills: bool = True) -> None:
         self.config, self.num_envs = config, num_envs
-        self._rng = np.random.default_rng(0)
         self.course = np.zeros((num_envs, config.episode_steps + 1), np.int64)
         self.time, self.instances, self.queue, self.load, self.capacity, self.pending, self.oldest = (
             np.zeros(num_envs, np.int64) for _ in range(7)
@@ -235,7 +234,6 @@ class LegacyBatch:
         self.num_envs, self.steps_per_epoch = num_envs, config.episode_steps
         self.observation = torch.zeros(num_envs, self.observation_dim)
         self._seed = self._resets = 0
-        self._generator = np.random.default_rng(0)
 
     def reset(self, *, generator: torch.Generator) -> Tensor:
         """Start all episodes; one number is drawn, and all that is random follows from it."""

@@ -292,8 +292,10 @@ class QTableModule(AgentModule):
 class EnvStepCheckpoint(Checkpoint):
     """Writes a resumable checkpoint whenever another so many environment steps are done, in place of the one before.
 
+    None after an epoch's last rollout: a run resumed from there would take the epoch for over, its validation with it.
+
     Args:
-        path: of the checkpoint, e.g. `last.ckpt`, which an epoch's end may also write.
+        path: of the checkpoint, e.g. `last.ckpt`, which an epoch's end writes too, by another callback.
         every_env_steps: over all environments; the first rollout's end at or after each multiple counts.
     """
 
@@ -311,8 +313,8 @@ class EnvStepCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write where a multiple was passed."""
-        if (multiples := self._count(pl_module)) > self._multiples:
-            self._multiples = multiples
+        before, self._multiples = self._multiples, self._count(pl_module)
+        if self._multiples > before and batch_idx + 1 < trainer.num_training_batches:
             trainer.save_checkpoint(self._path)
 
     def _count(self, module: L.LightningModule) -> int:
