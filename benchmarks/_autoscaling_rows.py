@@ -10,17 +10,24 @@ from _autoscaling_numbers import COST, TOTAL, VIOLATION, Found, LoadResults, Sco
 from _autoscaling_plan import CLAIMED_BOOT_S, CLAIMED_LOADS, is_claim
 from _autoscaling_tasks import AGENTS, LSTM, NONE, Cell
 
-from predact.autoscaling.comparison import CALIBRATED, COMPARED, ORACLE, PRICED
+from predact.autoscaling.comparison import CALIBRATED, COMPARED, MATCHED, ORACLE, PRICED
 from predact.runtime.tables import Difference
 
 # Where the best agent is to beat the calibrated autoscaler.
 PROMISED_LOADS = ("spike", "sine", "sinusoidal", "mixed")
 UNITS = {COST: "$/h", TOTAL: "$/h", VIOLATION: "%"}
 POINTS = {COST: "$/h", TOTAL: "$/h", VIOLATION: "pp"}
-# The end of the interval that is judged: it costs less for certain, and violates no more for all we know.
-BARS = {CALIBRATED: {COST: "upper", VIOLATION: "lower"}, PRICED: {TOTAL: "upper"}}
-# Violations that vary much are hardly ever more for certain; the total cost has them priced in.
-CLAIM_BARS = {COST: "upper", TOTAL: "upper", VIOLATION: "lower"}
+# What is judged, of a difference: the end of its interval, so that it costs less for certain and does not violate more
+# for certain; and the mean, since violations that vary much are hardly ever more for certain.
+UPPER, LOWER, MEAN = "upper", "lower", "mean"
+Bars = Mapping[str, Sequence[str]]
+BARS: Mapping[str, Bars] = {
+    CALIBRATED: {COST: (UPPER,), VIOLATION: (MEAN, LOWER)},
+    MATCHED: {COST: (UPPER,)},
+    PRICED: {TOTAL: (UPPER,)},
+}
+# The total cost has violations priced in.
+CLAIM_BARS: Bars = {COST: (UPPER,), TOTAL: (UPPER,), VIOLATION: (LOWER,)}
 
 Row = dict[str, Any]
 
@@ -64,17 +71,18 @@ def score_row(name: str, scores: Scores, metric: str) -> Row:
     return row(name, scale * scores.mean(metric), [scale * each for each in scores.by_seed(metric)], UNITS[metric])
 
 
-def difference_rows(name: str, differences: Mapping[str, Difference], bars: Mapping[str, str]) -> list[Row]:
+def difference_rows(name: str, differences: Mapping[str, Difference], bars: Bars) -> list[Row]:
     """Return mean differences with their intervals, and in rows of their own the ends that are judged."""
     rows = []
     for metric, difference in differences.items():
         scale = 100 if metric == VIOLATION else 1
         mean, low, high = (scale * value for value in difference[:3])
-        rows.append(row(f"{name}/{metric}", mean, (low, high), POINTS[metric]))
-        if metric in bars:
-            is_upper = bars[metric] == "upper"
-            judged = f"{name}/{metric}/{bars[metric]}_end", high if is_upper else low, (low, high), POINTS[metric]
-            rows.append(row(*judged, bar=0.0, is_below=is_upper))
+        judged = bars.get(metric, ())
+        rows.append(row(f"{name}/{metric}", mean, (low, high), POINTS[metric], bar=0.0 if MEAN in judged else None))
+        for side, end in ((UPPER, high), (LOWER, low)):
+            if side in judged:
+                shown = f"{name}/{metric}/{side}_end", end, (low, high), POINTS[metric]
+                rows.append(row(*shown, bar=0.0, is_below=side == UPPER))
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Bench:
         return has_agent and is_kept(self.work / task.path, task.stamp)
 
     def do(self, jobs: Sequence[Job]) -> None:
-        """Do what of these is not done; the first failure ends the others.
+        """Do what of these is not done; after a failure no other program starts, and those that run come to their end.
 
         Raises:
             SystemExit: a program failed; what it printed last is in the message.
@@ -61,7 +61,7 @@ class Bench:
         with ThreadPoolExecutor(self._at_once) as pool:
             futures = [pool.submit(measure, job) for job in left]
             try:
-                for future in futures:
+                for future in as_completed(futures):
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -73,7 +73,8 @@ class Bench:
         tasks = folder / f"{name}.json"
         content = {
             "code": code(),
-            "cache_dir": str(self.work / "cache"),
+            # What is kept there knows its configs and its load, and not the code that it was made by.
+            "cache_dir": str(self.work / "cache" / code()),
             "tasks": [task.plain(self.work) for task in job.tasks],
         }
         write_json(tasks, content)

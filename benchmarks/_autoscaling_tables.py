@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from _autoscaling_numbers import COST, REGRET, TOTAL, VIOLATION, Found, LoadResults, Scores, matched
+from _autoscaling_plan import BOOTS_S, CLAIMED_LOADS
 from _autoscaling_rows import claims, holds, more_than_own, seconds_of, without
-from _autoscaling_tasks import AGENTS, NONE, Cell
+from _autoscaling_tasks import AGENTS, FORECASTS, NONE, PPO, Cell
 
 from predact.autoscaling.comparison import COMPARED, MATCHED, ORACLE
 from predact.autoscaling.verdicts import judgement
@@ -24,6 +25,8 @@ COLUMNS = {
 }
 DECIMALS = {COST: 3, TOTAL: 3, VIOLATION: 3, "p95_s": 3, "utilisation": 3, "actions_per_hour": 1, REGRET: 3}
 TITLES = {COST: "cost, $/h", TOTAL: "total cost, $/h", VIOLATION: "SLO violation, pp"}
+# What cost and violations say, and the total cost, that they are priced in, contradicts.
+TRADES = {("better", "higher"), ("worse", "lower")}
 # Below a thousandth of a dollar an hour, or of a percentage point, a difference is shown as none.
 SEEN = 5e-4
 
@@ -73,6 +76,8 @@ def verdict(differences: Mapping[str, Difference]) -> str:
     """Return in a few words what an agent is beside a rule: in cost and violations, and in total cost."""
     text = judgement(differences).partition(":")[0]
     total = differences[TOTAL].verdict
+    if (text, total) in TRADES:
+        text = "trade"
     return text if total == "no difference" else f"{text}; total cost {total}"
 
 
@@ -166,6 +171,25 @@ def ablation_sentences(ablation: Mapping[Cell, Scores]) -> Iterator[str]:
             f"violation {signed(differences[VIOLATION], VIOLATION)} percentage points, total cost "
             f"{signed(differences[TOTAL], TOTAL)} $/h: the total {total[differences[TOTAL].verdict]}."
         )
+
+
+def left_out(ablation: Mapping[Cell, Scores], *, num_seeds: int) -> Iterator[str]:
+    """Return load by load which forecasts were not tried at which boot, and which with fewer seeds than the rest."""
+    for load in CLAIMED_LOADS:
+        absent, fewer = [], []
+        for boot_s in BOOTS_S:
+            cells = [Cell(agent=PPO, load=load, boot_s=boot_s, forecast=forecast) for forecast in FORECASTS]
+            gone = [f"`{cell.forecast}`" for cell in cells if cell not in ablation]
+            if gone:
+                what = "nothing was measured" if len(gone) == len(cells) else f"without {' and '.join(gone)}"
+                absent.append(f"at {boot_s:g} s {what}")
+            few = [cell for cell in cells if cell in ablation and ablation[cell].num_seeds < num_seeds]
+            seeds = sorted({ablation[cell].num_seeds for cell in few})
+            if few:
+                names = ", ".join(f"`{cell.forecast}`" for cell in few)
+                fewer.append(f"at {boot_s:g} s {names} with {' or '.join(map(str, seeds))} of {num_seeds} seeds")
+        if absent or fewer:
+            yield f"- **{load}**: {'; '.join((*absent, *fewer))}."
 
 
 def time_table(found: Found) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from _child import ROOT, code_hash, machine
@@ -23,6 +24,8 @@ PPO, NONE, LSTM = "ppo", "none", "lstm"
 FORECASTS = (NONE, "persistence", LSTM, "oracle")
 PRESET = AutoscaleConfig()
 FEWEST_FORECAST_STEPS = 2
+# Of the rules: an autoscaler that is calibrated on few episodes is an easy rival.
+CALIBRATION = "training.calibration_episodes=256"
 
 # Files that decide no number of a training or of an episode; the demo's lie in a folder of their own.
 APART = {
@@ -125,7 +128,8 @@ class Task:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What differs from the preset, as on the command line."""
-        return (*self._quick(self.cell), *self.cell.overrides)
+        calibration = (CALIBRATION,) if self.kind == "rules" and not self.is_small else ()
+        return (*self._quick(self.cell), *self.cell.overrides, *calibration)
 
     def _quick(self, cell: Cell) -> tuple[str, ...]:
         from configs.preset import PRESETS
@@ -170,6 +174,9 @@ class Task:
         }
 
 
+_COMPOSING = Lock()
+
+
 @cache
 def code() -> str:
     """Return the hash of the code that decides numbers."""
@@ -198,6 +205,8 @@ def _configs(preset: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
 
     from configs import load_preset
 
-    plain = OmegaConf.to_container(load_preset(preset, *overrides), resolve=True)
+    # Hydra composes one config at a time, and programs are started from threads.
+    with _COMPOSING:
+        plain = OmegaConf.to_container(load_preset(preset, *overrides), resolve=True)
     assert isinstance(plain, dict)
     return {name: plain[name] for name in CONFIG_GROUPS}

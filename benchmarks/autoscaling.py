@@ -14,8 +14,8 @@ folder: what is stopped goes on from there, as long as code, configs, data and m
 looked for as always (PREDACT_DATA, else `data/`). How long all of it takes on this plan is printed first and after
 every program; parts, loads and agents can be chosen. `--full` tries every forecast on every load with all seeds.
 
-`--write` makes `docs/results/autoscaling.md`; speeds are measured by other scripts, whose `--json` it takes. Exit code
-1 where a bar is missed.
+`--write` makes `docs/results/autoscaling.md` and its pictures; speeds are measured by other scripts, whose `--json` it
+takes. Exit code 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def report(work: Path, arguments: argparse.Namespace, console: Console) -> int:
     # Here, so that --help answers at once.
     from _autoscaling_numbers import collect
     from _autoscaling_page import page, read_rows
+    from _autoscaling_pictures import write_pictures
     from _autoscaling_rows import all_rows
 
     elsewhere = {name: read_rows(getattr(arguments, f"{name}_json")) for name in ("environment", "speed", "legacy")}
@@ -133,7 +134,9 @@ def report(work: Path, arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         write_json(arguments.json, {"machine": machine(1), "quick": arguments.quick, "rows": rows})
     write_text(work / "page.md", text)
+    write_pictures(found, work)
     if arguments.write:
+        write_pictures(found, PAGE.parent)
         write_text(PAGE, text)
         console.print(f"{PAGE.relative_to(ROOT)} is written.")
     missed = [entry["name"] for entry in rows if not entry["ok"]]

@@ -5,14 +5,17 @@ Nothing here imports a network library, so that `--help`, `--list` and a misspel
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from configs.preset import FILE_SERIES, PRESETS, Preset
-from predact.autoscaling.catalog import TRACE_PREFIX
+from predact.autoscaling.catalog import PATTERN_NAMES, TRACE_PREFIX
 from predact.runtime.errors import PredactError
+
+log = logging.getLogger(__name__)
 
 HELP = """\
 Train a preset: python train.py --preset NAME [flags] [field=value ...]
@@ -187,10 +190,23 @@ def _own_file(flags: dict[str, str]) -> list[str]:
         given = f"--dataset {FILE_SERIES}:{path}"
         raise PredactError(f"{given} needs --training, e.g. --training forecast {given}")
     flags["dataset"] = FILE_SERIES
-    # Quoted, since a path may hold what means something to Hydra; within, backslashes count before a quote alone.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), path)
-    quoted = quoted.replace("${", "\\${")
-    return [f"data.name='{FILE_SERIES}:{quoted}'"]
+    return [f"data.name={_quoted(f'{FILE_SERIES}:{path}')}"]
+
+
+def _quoted(value: str) -> str:
+    """Return a value that Hydra takes as it is: a path may hold what means something to it."""
+    # Within quotes, backslashes count before a quote alone.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    return "'" + quoted.replace("${", "\\${") + "'"
+
+
+def _pattern(value: str) -> str:
+    """Return a load pattern, or several with commas between, as Hydra reads it: traces may be paths."""
+    if TRACE_PREFIX not in value:
+        return value
+    names = value.split(",")
+    are_several = all(name in PATTERN_NAMES or name.startswith(TRACE_PREFIX) for name in names)
+    return ",".join(map(_quoted, names if are_several else [value]))
 
 
 def _by_parts(flags: dict[str, str]) -> str | None:
@@ -220,8 +236,16 @@ def _shortcut_overrides(name: str, preset: Preset | None, flags: dict[str, str])
         if flag not in known:
             there = " ".join(f"--{shortcut}" for shortcut in sorted(known)) or "none"
             raise PredactError(f"--{flag} means nothing for {name}; its shortcuts are: {there}")
-        overrides.append(f"{known[flag]}={value}")
+        overrides.append(f"{known[flag]}={_pattern(value) if flag == 'pattern' else value}")
+    _warn_of_lengths(flags)
     return overrides
+
+
+def _warn_of_lengths(flags: dict[str, str]) -> None:
+    """Say which of several lengths of a training decides; they are in the order in which they do."""
+    given = [f"--{flag} {flags[flag]}" for flag in ("epochs", "episodes", "timesteps") if flag in flags]
+    if len(given) > 1:
+        log.warning("%s says how long the training is, not %s", given[0], " or ".join(given[1:]))
 
 
 def _value_of(flag: str, rest: list[str]) -> str:

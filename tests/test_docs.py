@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
@@ -93,7 +94,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, workplace: Path) 
         elif match["kind"] == RUNNABLE:
             # Line numbers of a traceback are those of the page.
             above = "\n" * (text[: match.start()].count("\n") + 1)
-            exec(compile(above + quick(match["code"]), page, "exec"), namespace)
+            exec(compile(above + quick(match["code"]), page, "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.usefixtures("_inside")
@@ -194,8 +195,15 @@ def test_every_file_that_a_page_names_is_there(page: str) -> None:
     assert not [name for name in named if name not in paths_of_the_repository() and not NOT_OURS.search(name)]
 
 
+# One of a kind: together they have every field that a page may name.
+KINDS_OF_PRESET = (
+    *("fusion_demo", "gat_demo", "forecast_demo", "autoscaling_ppo_spike", "autoscaling_dqn_spike"),
+    *("autoscaling_qlearning_spike", "autoscaling_ppo_legacy"),
+)
+
+
 def is_field(name: str) -> bool:
-    whole = (composed("fusion_demo"), composed("gat_demo"), composed("forecast_demo"))
+    whole = [composed(kind) for kind in KINDS_OF_PRESET]
     return any(OmegaConf.select(config, name, default=whole) is not whole for config in whole)
 
 
@@ -215,7 +223,7 @@ def is_ours(name: str) -> bool:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_every_config_field_and_module_that_a_page_names_is_there(page: str) -> None:
-    groups = "data|model|plain|dlinear|intervals|gat|vgae|agent|fusion|trainer|run|predact"
+    groups = "data|model|plain|dlinear|intervals|gat|vgae|agent|fusion|cluster|training|forecast|trainer|run|predact"
     named = [match[1] for name in quoted(page) if (match := re.match(rf"((?:{groups})(?:\.\w+)+)(?![\w./])", name))]
     files = re.compile(r"\.(py|md|csv|json|yaml|html|pth|ckpt|npy|png|log)$")
     assert not [name for name in named if not files.search(name) and not is_field(name) and not is_ours(name)]
@@ -229,6 +237,37 @@ def test_every_default_that_a_page_gives_in_parentheses_is_the_codes(page: str) 
     assert {name: float(OmegaConf.select(config, name)) for name in given} == {
         name: float(value) for name, value in given.items()
     }
+
+
+FIELDS = re.compile(r"^\| field of `(\w+)` (\|.*\|)\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
+# What heads a column of the guide's tables of fields, and whose values stand below.
+COLUMNS = {"default": "ppo", "`qlearning`": "qlearning", "`dqn`": "dqn", "`ppo`": "ppo"}
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip()[1:-1].split("|")]
+
+
+def given_fields(page: str) -> list[tuple[str, str, str]]:
+    """Return agent, field and value of all cells in a page's tables of fields."""
+    given = []
+    for group, header, rows in FIELDS.findall(PAGES[page].read_text(encoding="utf-8")):
+        for name, *values in map(cells, rows.splitlines()):
+            columns = zip(cells(header), values, strict=True)
+            given += [
+                (COLUMNS[head], f"{group}.{name.strip('`')}", value) for head, value in columns if head in COLUMNS
+            ]
+    return given
+
+
+def test_every_value_in_the_tables_of_fields_is_the_presets() -> None:
+    given = given_fields("docs/autoscaling.md")
+    assert {agent for agent, _, _ in given} == {"qlearning", "dqn", "ppo"}
+    shown = {}
+    for agent, name, _ in given:
+        value = OmegaConf.select(composed(f"autoscaling_{agent}_spike"), name, default="–")
+        shown[agent, name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    assert {(agent, name): yaml.safe_load(value) for agent, name, value in given} == shown
 
 
 def test_every_identifier_of_the_architecture_is_in_the_code() -> None:

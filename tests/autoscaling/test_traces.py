@@ -79,3 +79,16 @@ def test_every_known_trace_lasts_two_test_episodes(name: str, part: str) -> None
     assert all(len(share) == window and share.min() >= 0 for share in drawn)
     if part == "train":
         assert max(share.max() for share in drawn) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["spike", "mixed", "nyc_taxi", "elb-simulated"])
+def test_a_file_that_is_named_as_another_load_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.csv"
+    path.write_text("\n".join(str(50 + number % 7) for number in range(2000)))
+    with pytest.raises(PredactError, match=rf"is named as the load {name}, .* rename it$") as caught:
+        make_pattern(LoadConfig(pattern=f"trace:{path}"), AutoscaleConfig())
+    assert "\n" not in str(caught.value)
+    path.rename(path.with_stem("my_" + name.replace("-simulated", "")))
+    assert make_pattern(LoadConfig(pattern=f"trace:{next(tmp_path.iterdir())}"), AutoscaleConfig()).name.startswith(
+        "trace:my_"
+    )

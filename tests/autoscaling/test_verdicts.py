@@ -48,6 +48,25 @@ def test_the_total_settles_what_a_trade_is_worth() -> None:
     assert judgement(trade | {"total_cost": SAME}).endswith("there is no difference beyond chance")
 
 
+@pytest.mark.parametrize(("cost", "violation"), list(product((LOWER, SAME, HIGHER), repeat=2)))
+@pytest.mark.parametrize("total", [LOWER, SAME, HIGHER])
+def test_nothing_is_better_or_worse_if_total_cost_says_the_opposite_for_certain(
+    cost: Any, violation: Any, total: Any
+) -> None:
+    both = {"cost": cost, "slo_violation": violation}
+    unpriced, said = judgement(both), judgement(both | {"total_cost": total})
+    word, _, reason = unpriced.partition(": ")
+    opposite = HIGHER if word == "better" else LOWER if word == "worse" else None
+    assert said.startswith(f"{'trade' if total is opposite else word}: {reason}; with ")
+
+
+def test_an_agent_that_is_cheaper_but_worse_by_what_it_is_paid_for_is_a_trade() -> None:
+    assert judgement({"cost": LOWER, "slo_violation": SAME, "total_cost": HIGHER}) == (
+        "trade: it costs less, and no difference in SLO violations can be told from chance; with violations and "
+        "changes priced in, it is dearer"
+    )
+
+
 def test_without_both_metrics_nothing_is_judged() -> None:
     assert judgement({"cost": LOWER}) == judgement({"reward": HIGHER}) == judgement({}) == ""
 

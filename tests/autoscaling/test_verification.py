@@ -144,6 +144,21 @@ def test_to_stop_adding_where_requests_wait_is_wrong_but_in_the_earlier_environm
     assert finding.summary.endswith("adds in 0 % and removes in 0 %") and "adds in 0 % of" not in finding.summary
 
 
+@pytest.mark.parametrize(("environment", "is_ok"), [(CONFIG, False), (LEGACY, True)])
+def test_never_to_add_is_wrong_but_in_the_earlier_environment(
+    tmp_path: Path, environment: EnvironmentConfig, is_ok: bool
+) -> None:
+    def waits(utilisation: int, queue: int) -> int:
+        return -1 if utilisation == 0 and not queue else 0
+
+    findings = verified(rule_agent(waits, levels(environment), environment), tmp_path)
+    assert "varies" not in wrong(findings)
+    finding = findings["reacts"]
+    assert finding.is_ok == is_ok
+    assert finding.summary.startswith("adds in 0 % of " if is_ok else "never adds under load: adds in 0 % of ")
+    assert finding.summary.endswith("adds in 0 % and removes in 0 %")
+
+
 def test_a_policy_no_better_than_random_is_told(tmp_path: Path, environment: EnvironmentConfig) -> None:
     findings = verified(
         rule_agent(lambda *numbers: -1 if sum(numbers) else 1, levels(environment), environment), tmp_path

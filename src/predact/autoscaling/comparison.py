@@ -23,7 +23,7 @@ from predact.autoscaling.forecasts import LoadForecaster
 from predact.autoscaling.grid_cache import kept_hpa_grid
 from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, Part, make_pattern
 from predact.autoscaling.plots import OperatingPoint
-from predact.autoscaling.policies import POLICY_NAMES, HpaConfig, Learned, Policy, load_levels, make_policy
+from predact.autoscaling.policies import POLICY_NAMES, HpaConfig, Learned, Policy, load_levels, make_policy, play
 from predact.autoscaling.policies.calibration import HpaGrid
 from predact.autoscaling.statistics import paired_interval
 from predact.autoscaling.training_config import TrainingConfig
@@ -95,6 +95,13 @@ def _autoscaler(hpa: HpaConfig, cluster: Cluster) -> Policy:
     return make_policy(CALIBRATED, cluster, learned=Learned(hpa=hpa))
 
 
+def calibration_violation(agent: Agent, load: LoadConfig, cluster: AutoscaleConfig, training: TrainingConfig) -> float:
+    """Return the share of requests that an agent violates in the episodes that the autoscaler is calibrated on."""
+    seeds = SeedRange.CALIBRATION.first(training.calibration_episodes)
+    place = Cluster(cluster, part_of(load, cluster, "train"), num_envs=len(seeds))
+    return play(place, agent.policy(place), seeds).slo_violation
+
+
 def compare_with_rules(
     agent: Agent,
     rules: Rules,
@@ -111,8 +118,8 @@ def compare_with_rules(
     `hpa_least_total` has the lowest total cost on the calibration episodes, which is what the agent is rewarded for.
 
     Args:
-        most_violation: of the agent on validation episodes; `hpa_matched` is the cheapest autoscaler of the grid that
-            violated no more, so that costs can be compared at equal service.
+        most_violation: of the agent on the calibration episodes, see `calibration_violation`; `hpa_matched` is the
+            cheapest autoscaler of the grid that violated no more in them, so that costs are compared at equal service.
         record: test episodes whose course is kept.
     """
     matched, priced = rules.grid.cheapest(most_violation=most_violation), rules.grid.least_total()

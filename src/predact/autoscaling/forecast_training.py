@@ -64,14 +64,11 @@ def draw_loads(pattern: LoadPattern, cluster: AutoscaleConfig, *, episodes: int,
     return draws.history
 
 
-def drawn_series(forecast: LoadForecastConfig, load: LoadConfig, cluster: AutoscaleConfig, *, seed: int) -> SeriesData:
-    """Return episodes to train and to validate on, in shares of what the largest fleet can serve.
-
-    Args:
-        load: which pattern; its `part` is not read.
+def check_lengths(forecast: LoadForecastConfig, cluster: AutoscaleConfig) -> None:
+    """Refuse a cluster whose episodes, with what comes before them, are too short for the forecaster.
 
     Raises:
-        PredactError: a trace is not there or too short, or an episode is too short for a window.
+        PredactError: it looks back too far, or an episode is too short for a window.
     """
     look_back, horizon = forecast.look_back, forecast_horizon(cluster)
     if cluster.history_steps < look_back:
@@ -84,6 +81,18 @@ def drawn_series(forecast: LoadForecastConfig, load: LoadConfig, cluster: Autosc
             f"episode_steps={cluster.episode_steps} after history_steps={cluster.history_steps} are {known} intervals, "
             f"and look_back={look_back} with {horizon} ahead takes {look_back + horizon}; raise episode_steps"
         )
+
+
+def drawn_series(forecast: LoadForecastConfig, load: LoadConfig, cluster: AutoscaleConfig, *, seed: int) -> SeriesData:
+    """Return episodes to train and to validate on, in shares of what the largest fleet can serve.
+
+    Args:
+        load: which pattern; its `part` is not read.
+
+    Raises:
+        PredactError: a trace is not there or too short, or an episode is too short for a window.
+    """
+    check_lengths(forecast, cluster)
     per_interval = cluster.max_capacity_per_s * cluster.decision_s
     train, val = (make_pattern(replace(load, part=part), cluster) for part in TRAINED_ON)
     shares = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -27,16 +28,20 @@ from predact.autoscaling.legacy import (
 )
 from predact.autoscaling.recording import record_legacy
 from predact.autoscaling.reporting import AutoscaleReport, figure_pixels, finish_run
-from predact.autoscaling.training import MONITOR, AgentFit, check_trainer, fit_agent, log_pictures
-from predact.autoscaling.training_config import TrainingConfig, planned_epochs
+from predact.autoscaling.task_checks import check_trainer
+from predact.autoscaling.training import MONITOR, AgentFit, fit_agent, log_pictures
+from predact.autoscaling.training_config import TrainingConfig, planned_epochs, unread_lengths
 from predact.rl.dqn import DQNConfig
 from predact.rl.ppo import PPOConfig
 from predact.rl.q_table import QTableConfig
 from predact.runtime.checkpoints import write_model_card
+from predact.runtime.devices import choose_device
 from predact.runtime.results import Results
 from predact.runtime.runs import Run, RunConfig, open_run, plain_config
 from predact.runtime.seeding import derived_seed
 from predact.runtime.trainer import TrainerConfig, start_point
+
+log = logging.getLogger(__name__)
 
 FLAWS = (
     "The environment is flawed and rebuilt so: its reward pays for crashing, its bill charges an instance its whole "
@@ -93,12 +98,16 @@ def train_legacy(
     if not resume:
         # At once: a run that is stopped before its own first checkpoint must not be resumed from another's.
         start_point(opened.checkpoint_dir, resume=False)
+    for note in unread_lengths(training, agent, max_epochs=trainer.max_epochs):
+        log.warning("%s", note)
     environment = LegacyBatch(data, num_envs=training.num_envs)
     config = agent.over(epochs * data.episode_steps * training.num_envs)
 
     def evaluate(network: nn.Module) -> Mapping[str, float]:
         episodes, first = training.validation_episodes, SeedRange.VALIDATION.value
-        played = play_legacy(data, rule_of(network), num_envs=episodes, seed=first, bills=False)
+        # An agent's network is a copy on the CPU, wherever it is trained.
+        rule = rule_of(Agent(config, network, data).network)
+        played = play_legacy(data, rule, num_envs=episodes, seed=first, bills=False)
         return {"reward": played.metrics()["reward"]}
 
     fit = AgentFit(
@@ -120,10 +129,10 @@ def train_legacy(
             run_config=plain_config(**configs, seed=seed),
         )
     score = evaluate(network)["reward"]
-    return _finish(opened, Agent(config, network, data), training, score)
+    return _finish(opened, Agent(config, network, data), training, score, device=choose_device(trainer.accelerator))
 
 
-def _finish(run: Run, agent: Agent, training: TrainingConfig, score: float) -> Results:
+def _finish(run: Run, agent: Agent, training: TrainingConfig, score: float, *, device: torch.device) -> Results:
     """Save the agent with its card, measure all rows, and write report and results."""
     config, episodes = agent.environment, training.test_episodes
     assert isinstance(config, LegacyConfig)
@@ -132,7 +141,10 @@ def _finish(run: Run, agent: Agent, training: TrainingConfig, score: float) -> R
         own = play_legacy(config, rule_of(agent.network), num_envs=episodes, seed=SeedRange.TEST.value)
         metrics = {name: row.metrics() for name, row in (played | {agent.kind: own}).items()}
         golden = record_legacy(config, agent.act, num_envs=1, seed=SeedRange.VALIDATION.value).seen
-    label, path = f"legacy_{config.pattern}", run.model_path()
+    # The preset's own load goes without saying.
+    is_own = config.pattern == LegacyConfig.pattern
+    path = run.model_path(None if is_own else f"{run.config.preset}_{config.pattern}")
+    label = f"legacy_{config.pattern}"
     digest = agent.save(path, meta={"preset": run.config.preset, "dataset": label, "seed": run.seed})
     summary = f"the environment of earlier work, load {config.pattern}, episodes of {config.episode_steps} steps"
     card = write_model_card(
@@ -153,7 +165,7 @@ def _finish(run: Run, agent: Agent, training: TrainingConfig, score: float) -> R
         num_episodes=episodes,
         action_maps=decision_maps(config, golden.observation.numpy(), golden.action.numpy()),
         score=(MONITOR, score),
-        device=torch.device("cpu"),
+        device=device,
         artifacts={"agent": path, "model_card": card, "checkpoints": run.checkpoint_dir},
     )
     log_pictures(run.folder, figure_pixels(content))

@@ -301,8 +301,51 @@ def make_pattern(load: LoadConfig, cluster: AutoscaleConfig) -> LoadPattern:
     if load.pattern.startswith(TRACE_PREFIX):
         name = load.pattern.removeprefix(TRACE_PREFIX)
         trace = find_trace(name, source=load.source, root=load.root, on_gap=load.on_gap)
+        if name not in TRACES and trace.name.removesuffix(SIMULATED_SUFFIX) in (*PATTERN_NAMES, *TRACES):
+            raise PredactError(
+                f"the file of {load.pattern} is named as the load {trace.name}, whose agents and results it would "
+                "replace; rename it"
+            )
         return trace_pattern(trace, load, cluster)
     return GeneratedPattern(load.pattern, cluster.decision_s, load.peak_share, load.day_s)
+
+
+def traces_of(pattern: LoadPattern) -> list[TracePattern]:
+    """Return a pattern's traces: itself, or those of a mixture."""
+    if isinstance(pattern, MixedPattern):
+        return [trace for part in pattern.patterns for trace in traces_of(part)]
+    return [pattern] if isinstance(pattern, TracePattern) else []
+
+
+def load_text(pattern: LoadPattern) -> str:
+    """Return a load's name, with the simulated seconds that a sample of each trace stands for."""
+    name = pattern.name.removeprefix(TRACE_PREFIX)
+    samples = [f"{trace.sample_s:.4g} s" for trace in traces_of(pattern)]
+    if isinstance(pattern, MixedPattern):
+        names = [trace.name.removeprefix(TRACE_PREFIX) for trace in traces_of(pattern)]
+        samples = [f"{own} {sample}" for own, sample in zip(names, samples, strict=True)]
+    return f"{name} (a sample lasts {', '.join(samples)})" if samples else name
+
+
+def unread_fields(load: LoadConfig, pattern: LoadPattern, cluster: AutoscaleConfig) -> list[str]:
+    """Return a line for each field of a load that has no effect on its pattern."""
+    traces, notes = traces_of(pattern), list[str]()
+    if not traces:
+        given = {"sample_s": load.sample_s, "on_gap": load.on_gap}
+        is_for = f"has no effect on {load.pattern}, which is generated; it is for traces"
+        return [f"data.{name}={value} {is_for}" for name, value in given.items() if value is not None]
+    days = {trace.name.removeprefix(TRACE_PREFIX): trace.cycle_steps * cluster.decision_s for trace in traces}
+    if load.sample_s is not None:
+        if load.day_s != LoadConfig.day_s:
+            notes.append(f"data.day_s={load.day_s:g} has no effect on traces: data.sample_s={load.sample_s:g} decides")
+        return notes
+    longer = [f"{name} {day_s:.4g} s" for name, day_s in days.items() if day_s > load.day_s * (1 + 1e-9)]
+    if longer:
+        notes.append(
+            f"data.day_s={load.day_s:g} has no effect on the day of {', '.join(longer)}: in less, the test part would "
+            "be shorter than two episodes"
+        )
+    return notes
 
 
 def trace_pattern(trace: Trace, load: LoadConfig, cluster: AutoscaleConfig) -> TracePattern:

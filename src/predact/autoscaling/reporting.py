@@ -86,7 +86,7 @@ MEANING = {
 ROW_MEANING = {
     CALIBRATED: "hpa_calibrated is the Kubernetes autoscaler with the cheapest settings that kept the bound of "
     "violations on calibration episodes.",
-    "hpa_matched": "hpa_matched has the cheapest that violated no more there than the agent did in validation.",
+    "hpa_matched": "hpa_matched has the cheapest that violated no more there than the agent did there.",
     "hpa_least_total": "hpa_least_total has those with the lowest total cost there, which is what the agent learns.",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from predact.autoscaling.cluster import Cluster
 from predact.autoscaling.comparison import (
     CALIBRATED,
     ORACLE,
+    calibration_violation,
     compare_with_rules,
     differences,
     hpa_cloud,
@@ -34,15 +35,14 @@ from predact.autoscaling.config import S_PER_HOUR, AutoscaleConfig
 from predact.autoscaling.environment import AutoscaleBatch
 from predact.autoscaling.evaluation import SeedRange
 from predact.autoscaling.forecast_training import train_load_forecaster
-from predact.autoscaling.forecasts import LSTM, find_forecaster
-from predact.autoscaling.load_patterns import LoadConfig, LoadPattern
+from predact.autoscaling.forecasts import LSTM
+from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, load_text
 from predact.autoscaling.lstm_forecast import LoadForecastConfig, LstmForecaster
-from predact.autoscaling.observations import observation_names
 from predact.autoscaling.plots import OperatingPoint
 from predact.autoscaling.policies import Played, play
 from predact.autoscaling.reporting import AutoscaleReport, figure_pixels, finish_run
-from predact.autoscaling.training_config import TrainingConfig, planned_epochs
-from predact.forecasting.series import PARTS
+from predact.autoscaling.task_checks import check_task, check_trainer, lstm_problem, model_name, task_notes
+from predact.autoscaling.training_config import TrainingConfig, planned_epochs, stated_lengths
 from predact.rl.dqn import DQNConfig
 from predact.rl.environment import BatchedEnvironment
 from predact.rl.ppo import PPOConfig
@@ -56,8 +56,7 @@ from predact.rl.training import (
     read_network_state,
 )
 from predact.runtime.checkpoints import write_model_card
-from predact.runtime.errors import PredactError
-from predact.runtime.hooks import load_object
+from predact.runtime.devices import choose_device
 from predact.runtime.paths import SIMULATED_SUFFIX
 from predact.runtime.results import Results
 from predact.runtime.runs import Run, RunConfig, open_run, plain_config
@@ -197,9 +196,10 @@ def fit_scaler(
             "slo_violation": played.slo_violation,
         }
 
+    decides, said = next(iter(stated_lengths(task.training, agent, max_epochs=trainer.max_epochs).items()))
     log.info(
-        "%s steps: %s episodes, %d in each of %d environments",
-        *(f"{timesteps:,}", f"{epochs * environment.num_envs:,}", epochs, environment.num_envs),
+        "%s steps: %s episodes, %d in each of %d environments, as %s=%d says",
+        *(f"{timesteps:,}", f"{epochs * environment.num_envs:,}", epochs, environment.num_envs, decides, said),
     )
     fit = AgentFit(
         config=config,
@@ -219,38 +219,6 @@ def fit_scaler(
         run_config=run_config,
     )
     return task.agent(config, network)
-
-
-def check_trainer(trainer: TrainerConfig) -> None:
-    """Refuse first what would be refused later: it must not cost what is trained before.
-
-    Raises:
-        PredactError: agents train on one device in 32-true, and a user's own callbacks and loggers must be there.
-    """
-    if trainer.devices != 1 or trainer.num_nodes != 1:
-        raise PredactError(
-            f"trainer.devices={trainer.devices}, num_nodes={trainer.num_nodes}: an agent trains on one device; use a "
-            "sweep over seeds to fill more"
-        )
-    if trainer.precision != "32-true":
-        raise PredactError(f"trainer.precision={trainer.precision}: agents train in 32-true")
-    for path in (*trainer.callbacks, *trainer.loggers):
-        load_object(path)
-
-
-def check_task(load: LoadConfig, cluster: AutoscaleConfig, agent: AgentConfig) -> LoadPattern:
-    """Return the training load; whatever of the task cannot be done is refused before a run has a folder.
-
-    Raises:
-        PredactError: a trace with a part that is too short, a forecast that is not there, bins that do not fit.
-    """
-    if load.part != "train":
-        raise PredactError(f"data.part={load.part}: a run trains, validates and tests on parts of its own; leave it")
-    if cluster.forecast != LSTM:
-        find_forecaster(cluster.forecast)
-    make_network(agent, names=observation_names(cluster), num_actions=len(cluster.action_changes))
-    pattern, *_ = (part_of(load, cluster, part) for part in PARTS)
-    return pattern
 
 
 def train_autoscaler(
@@ -282,7 +250,9 @@ def train_autoscaler(
     }
     check_trainer(trainer)
     planned_epochs(training, agent, episode_steps=cluster.episode_steps, max_epochs=trainer.max_epochs)
-    pattern = check_task(data, cluster, agent)
+    pattern = check_task(data, cluster, agent, forecast)
+    problem = lstm_problem(forecast, cluster)
+    notes = task_notes(data, pattern, cluster, agent, training, max_epochs=trainer.max_epochs)
     simulated = pattern.name.endswith(SIMULATED_SUFFIX)
     opened = open_run(
         run,
@@ -294,8 +264,13 @@ def train_autoscaler(
     if not resume:
         # At once: a run that is stopped before its own first checkpoint must not be resumed from another's.
         start_point(opened.checkpoint_dir, resume=False)
+    log.info("load %s", load_text(pattern))
+    if problem is not None and run.evaluate:
+        notes.append(f"predictive_lstm is left out: {problem}")
+    for note in notes:
+        log.warning("%s", note)
     lstm = None
-    if cluster.forecast == LSTM or run.evaluate:
+    if problem is None and (cluster.forecast == LSTM or run.evaluate):
         with opened.timed("forecaster"):
             lstm = train_load_forecaster(
                 forecast,
@@ -319,12 +294,21 @@ def train_autoscaler(
             resume=resume,
             run_config=plain_config(**configs, seed=seed),
         )
-    return _finish(opened, task, trained, lstm, pattern.name)
+    return _finish(opened, task, trained, lstm, pattern, notes, device=choose_device(trainer.accelerator))
 
 
-def _finish(run: Run, task: ScalingTask, agent: Agent, lstm: LstmForecaster | None, load_name: str) -> Results:
+def _finish(
+    run: Run,
+    task: ScalingTask,
+    agent: Agent,
+    lstm: LstmForecaster | None,
+    pattern: LoadPattern,
+    notes: Sequence[str],
+    *,
+    device: torch.device,
+) -> Results:
     """Save the agent with its card, measure all rows, and write report and results."""
-    label, cluster, training = load_name.removeprefix(TRACE_PREFIX), task.cluster, task.training
+    label, cluster, training = pattern.name.removeprefix(TRACE_PREFIX), task.cluster, task.training
     validated = task.validation()(agent)
     grid: list[OperatingPoint] = []
     references: dict[str, float] = {}
@@ -338,7 +322,7 @@ def _finish(run: Run, task: ScalingTask, agent: Agent, lstm: LstmForecaster | No
                 task.load,
                 cluster,
                 training,
-                most_violation=validated.slo_violation,
+                most_violation=calibration_violation(agent, task.load, cluster, training),
                 seed=run.seed,
                 record=courses,
             )
@@ -351,9 +335,9 @@ def _finish(run: Run, task: ScalingTask, agent: Agent, lstm: LstmForecaster | No
     hours = cluster.episode_steps * cluster.decision_s / S_PER_HOUR
     summary = (
         f"{cluster.min_instances} to {cluster.max_instances} instances of {cluster.capacity_per_s:g} requests/s, "
-        f"booting {cluster.boot_s:g} s; load {label}, episodes of {hours:g} h"
+        f"booting {cluster.boot_s:g} s; load {load_text(pattern)}, episodes of {hours:g} h"
     )
-    path = run.model_path(_model_name(run, label))
+    path = run.model_path(model_name(run.config.preset, label))
     meta = {"preset": run.config.preset, "dataset": label, "seed": run.seed}
     digest = agent.save(path, meta=meta, pattern=part_of(task.load, cluster, "val"))
     card = write_model_card(
@@ -370,6 +354,7 @@ def _finish(run: Run, task: ScalingTask, agent: Agent, lstm: LstmForecaster | No
         summary=summary,
         headline=agent.kind,
         metrics=metrics,
+        notes=notes,
         differences=differences(rows, agent.kind),
         num_episodes=training.test_episodes,
         grid=grid,
@@ -379,17 +364,11 @@ def _finish(run: Run, task: ScalingTask, agent: Agent, lstm: LstmForecaster | No
         action_maps=maps,
         validation=references,
         score=(MONITOR, -float(validated.total_usd.mean()) / cluster.reference_usd),
-        device=torch.device("cpu"),
+        device=device,
         artifacts={"agent": path, "model_card": card, "checkpoints": run.checkpoint_dir},
     )
     log_pictures(run.folder, figure_pixels(content))
     return finish_run(content)
-
-
-def _model_name(run: Run, label: str) -> str:
-    """Return the preset's name; of a preset whose load was changed, with the load's behind it."""
-    own, preset = label.removesuffix(SIMULATED_SUFFIX), run.config.preset
-    return preset if preset.endswith(f"_{own}") else f"{preset}_{own}"
 
 
 def log_pictures(folder: Path, pixels: Mapping[str, NDArray[np.uint8]]) -> None:

@@ -32,7 +32,7 @@ class TrainingConfig:
     episodes: int | None = None
     checkpoint_every_steps: int = 10_000
     validation_episodes: int = 64
-    calibration_episodes: int = 32
+    calibration_episodes: int = 128
     test_episodes: int = 100
     most_violation: float = 0.01
 
@@ -66,6 +66,32 @@ class TrainingConfig:
         if self.timesteps is not None:
             return math.ceil(self.timesteps / (episode_steps * self.num_envs))
         return otherwise
+
+
+def stated_lengths(training: TrainingConfig, agent: AgentConfig, *, max_epochs: int | None = None) -> dict[str, int]:
+    """Return by field whatever says how long the training is; the first decides, as in `planned_epochs`."""
+    stated = {
+        "trainer.max_epochs": max_epochs,
+        "training.episodes": training.episodes,
+        "training.timesteps": training.timesteps,
+        "agent.epochs": agent.epochs,
+    }
+    return {name: value for name, value in stated.items() if value}
+
+
+def unread_lengths(training: TrainingConfig, agent: AgentConfig, *, max_epochs: int | None = None) -> list[str]:
+    """Return a line for each length that somebody set and that does not decide.
+
+    Of `timesteps` nobody can tell: presets set it.
+    """
+    (decides, said), *others = stated_lengths(training, agent, max_epochs=max_epochs).items()
+    set_by_user = {"training.episodes", *(["agent.epochs"] if agent.epochs != type(agent).epochs else [])}
+    return [
+        f"{name}={value} has no effect: {decides}={said} says how long the training is; drop one of the two, or set "
+        f"trainer.max_epochs alone"
+        for name, value in others
+        if name in set_by_user
+    ]
 
 
 def planned_epochs(

@@ -22,6 +22,9 @@ JUDGEMENTS = {
     ("higher", SAME): "worse: it costs more, and no difference in SLO violations can be told from chance",
     ("higher", "higher"): "worse: it costs more and violates more",
 }
+# What is said of cost and violations, and the total cost that takes it back.
+CONTRADICTED = {("better", "higher"), ("worse", "lower")}
+TRADE = "trade"
 
 Values = Mapping[str, Mapping[str, float | None]]
 """Numbers by row and metric."""
@@ -31,7 +34,7 @@ def judgement(differences: Mapping[str, Difference]) -> str:
     """Return whether an agent is better than the rule that was subtracted; empty where cost or violations are missing.
 
     It is only where an interval of paired differences excludes 0, and the other metric's does not lie on the wrong
-    side.
+    side. Where total cost says the opposite for certain, it is a trade: total cost is what agents are paid for.
     """
     if COST not in differences or VIOLATION not in differences:
         return ""
@@ -39,6 +42,9 @@ def judgement(differences: Mapping[str, Difference]) -> str:
     total = differences.get(TOTAL)
     if total is None:
         return text
+    said, _, reason = text.partition(":")
+    if (said, total.verdict) in CONTRADICTED:
+        text = f"{TRADE}:{reason}"
     priced = {"lower": "it is cheaper", "higher": "it is dearer", SAME: "there is no difference beyond chance"}
     return f"{text}; with violations and changes priced in, {priced[total.verdict]}"
 

@@ -63,7 +63,8 @@ def verify_agent(path: Path) -> list[Finding]:
     """Check a saved agent in a few seconds; what is wrong with its file or its load is a finding too.
 
     It must load as plain data; do again what it did when it was saved; not do the same wherever it may choose; add
-    rather more than less where requests wait; and earn more than random actions on its own load, in the same episodes.
+    where requests wait, and rather more than less; and earn more than random actions on its own load, in the same
+    episodes.
     """
     try:
         agent = Agent.load(path)
@@ -173,13 +174,14 @@ def _waiting(config: AutoscaleConfig, ready: Tensor, *, wait_s: float) -> dict[s
 
 
 def _adds_under_load(agent: Agent, seen: Seen) -> Finding:
-    """Where requests wait, it adds at least as often as in the same states without them, and as often as it removes.
+    """Where requests wait it adds: as often as in the same states without them, as often as it removes, and at all.
 
     A sane policy passes whatever it looks at: one that plans by the load alone does the same in both states, one that
-    looks at the queue adds more, and none gives instances back while it is late. Only the busiest states are taken,
-    which queues grow from: one in an idle fleet would be something that no agent ever met. States in which an agent
-    rates all actions alike do not count: a table is so where training never came. In the earlier environment ten that
-    wait cost what thousands do, which teaches nobody to add more; there an agent fails only if it rather removes.
+    looks at the queue adds more, none gives instances back while it is late, and all add to a fleet that is too small.
+    Only the busiest states are taken, which queues grow from: one in an idle fleet would be something that no agent
+    ever met. States in which an agent rates all actions alike do not count: a table is so where training never came.
+    In the earlier environment ten that wait cost what thousands do, which teaches nobody to add more; there an agent
+    fails only if it rather removes.
     """
     is_legacy = isinstance(agent.environment, LegacyConfig)
     utilisation = seen.observation[:, agent.names.index("load" if is_legacy else "utilisation")]
@@ -203,6 +205,8 @@ def _adds_under_load(agent: Agent, seen: Seen) -> Finding:
         return Finding(check="reacts", is_ok=False, summary=f"adds less under load: {summary}")
     if raised < removed:
         return Finding(check="reacts", is_ok=False, summary=f"removes under load: {summary}")
+    if not raised and not is_legacy:
+        return Finding(check="reacts", is_ok=False, summary=f"never adds under load: {summary}")
     return Finding(check="reacts", is_ok=True, summary=summary)
 
 

@@ -36,6 +36,22 @@ def test_all_is_a_selection_of_rules_and_every_agent_of_the_pattern(tmp_path: Pa
     assert not choices.notes
 
 
+def test_agents_of_a_known_trace_are_found_by_its_name(tmp_path: Path) -> None:
+    real = save_agent(tmp_path, "autoscaling_ppo_elb", pattern="trace:elb")
+    simulated = save_agent(tmp_path, "autoscaling_dqn_elb-simulated", config=DQN, pattern="trace:elb")
+    save_agent(tmp_path, "autoscaling_ppo_spike_elb.csv")
+    assert {one.path for one in choose(config(tmp_path, "all", pattern="trace:elb")).agents} == {real, simulated}
+    (chosen,) = choose(config(tmp_path, "dqn", pattern="trace:elb")).agents
+    assert chosen.path == simulated
+
+
+def test_a_file_named_as_a_pattern_or_trace_finds_none_of_its_agents(tmp_path: Path) -> None:
+    save_agent(tmp_path, "autoscaling_ppo_spike")
+    save_agent(tmp_path, "autoscaling_ppo_elb", pattern="trace:elb")
+    for pattern in ("trace:spike", "trace:spike.csv", "trace:my/elb", "trace:elb.csv"):
+        assert not choose(config(tmp_path, "all", pattern=pattern)).agents
+
+
 def test_an_agent_is_named_by_its_kind_its_file_or_the_middle_of_it(tmp_path: Path) -> None:
     mine = save_agent(tmp_path, "autoscaling_mine_spike", config=DQN)
     other = save_agent(tmp_path, "autoscaling_mine_sine", pattern="sine")

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from predact.autoscaling.agents import Agent
+from predact.autoscaling.cluster import Cluster
+from predact.autoscaling.comparison import learn_rules
 from predact.autoscaling.config import AutoscaleConfig
+from predact.autoscaling.demo import lineup as lineup_module
 from predact.autoscaling.demo.choices import DemoConfig
 from predact.autoscaling.demo.lineup import LineUp, line_up
-from predact.autoscaling.policies import calibration
+from predact.autoscaling.policies import Learned, Policy, calibration, make_policy
+from predact.autoscaling.training_config import TrainingConfig
 from predact.runtime.errors import PredactError
 
 from .episodes import save_agent
@@ -90,13 +95,39 @@ def test_all_leaves_out_what_does_not_fit_and_says_so(tmp_path: Path, monkeypatc
     save_agent(tmp_path, "autoscaling_a_steady", pattern="steady")
     save_agent(tmp_path, "autoscaling_b_steady", pattern="steady", environment=AutoscaleConfig(boot_s=120.0))
     waits = Waits()
-    config = DemoConfig(pattern="steady", steps=5, models_dir=str(tmp_path))
+    config = DemoConfig(pattern="steady", steps=5, models_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
     lineup = line_up(config, waiting=waits)
     names = [lane.name for lane in lineup.shown.lanes]
     assert names == ["do_nothing", "threshold", "hpa", "hpa_calibrated", "predictive_seasonal", "a_steady", "oracle"]
     assert len(lineup.notes) == 1 and lineup.notes[0].startswith("left out") and "b_steady" in lineup.notes[0]
     assert lineup.shown.lanes[3].remark == "target 60%"
-    assert waits.told == ["calibrating the Kubernetes autoscaler on 8 training episodes"]
+    episodes = TrainingConfig().calibration_episodes
+    assert waits.told == [f"calibrating the Kubernetes autoscaler on {episodes} training episodes"]
+
+
+def test_rules_are_told_the_same_as_in_a_training_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "TARGETS", (0.5, 0.7, 0.9))
+    monkeypatch.setattr(calibration, "TOLERANCES", (0.1,))
+    monkeypatch.setattr(calibration, "STABILISATIONS_S", (0.0,))
+    path = save_agent(tmp_path, "mine", environment=AutoscaleConfig(boot_s=30.0))
+    agent = Agent.load(path)
+    assert isinstance(agent.environment, AutoscaleConfig) and agent.load_config is not None
+    cache = tmp_path / "cache"
+    rules = learn_rules(agent.load_config, agent.environment, TrainingConfig(), cache_dir=cache).learned
+    kept = sorted(cache.rglob("*.json"))
+    told: list[Learned] = []
+
+    def noted(name: str, cluster: Cluster, *, seed: int, learned: Learned) -> Policy:
+        told.append(learned)
+        return make_policy(name, cluster, seed=seed, learned=learned)
+
+    monkeypatch.setattr(lineup_module, "make_policy", noted)
+    config = DemoConfig(policies=("static_p95", "hpa_calibrated"), steps=5, agents=(str(path),), cache_dir=str(cache))
+    line_up(config, waiting=Waits())
+    assert told == [rules, rules]
+    assert len(kept) == 1 and sorted(cache.rglob("*.json")) == kept
 
 
 def test_nothing_is_calibrated_that_is_not_shown(tmp_path: Path) -> None:

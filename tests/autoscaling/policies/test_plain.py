@@ -1,9 +1,13 @@
 """Rules without a model, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from predact.autoscaling.config import AutoscaleConfig
+from predact.autoscaling.draws import EpisodeDraws
+from predact.autoscaling.load_patterns import LoadConfig, make_pattern
 from predact.autoscaling.policies.plain import Always, Random, Static, Threshold, ThresholdConfig, load_levels
 
 from ..reference import Constant
@@ -60,7 +64,22 @@ def test_static_goes_to_its_number_and_stays() -> None:
 
 def test_levels_of_a_load_by_hand() -> None:
     course = tuple(0.2 if step < 90 else 1.0 if step == 99 else 0.6 for step in range(100))
-    levels = load_levels(Constant(course), AutoscaleConfig(episode_steps=100), episodes=3)
+    # What comes before the episode is not counted.
+    config = AutoscaleConfig(episode_steps=100, history_steps=7)
+    levels = load_levels(Constant((0.9,) * 7 + course), config, episodes=3)
     # Of 600 requests a second that the largest fleet serves.
     assert levels.mean == pytest.approx((90 * 120 + 9 * 360 + 600) / 100)
     assert (levels.p95, levels.peak) == (pytest.approx(360), pytest.approx(600))
+
+
+def test_levels_are_those_of_the_episodes_that_are_played() -> None:
+    config = AutoscaleConfig()
+    pattern = make_pattern(LoadConfig(pattern="spike"), config)
+    draws = EpisodeDraws(config, pattern, num_envs=200)
+    draws.draw(np.arange(200), np.zeros(200, np.int64))
+    played = draws.rate[:, config.history_steps : config.history_steps + config.episode_steps]
+    # Whose first hour is as busy as any: crowds came before.
+    assert load_levels(pattern, config, episodes=2000).mean == pytest.approx(played.mean(), rel=0.02)
+    assert load_levels(pattern, replace(config, episode_steps=10), episodes=2000).mean == pytest.approx(
+        played.mean(), rel=0.03
+    )

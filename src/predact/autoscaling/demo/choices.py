@@ -33,6 +33,7 @@ class DemoConfig:
         seed: Of requests and boots, the same for all.
         agents: Model files of further agents.
         models_dir: Where agents are looked for by name.
+        cache_dir: Keeps what the autoscaler's settings come to.
     """
 
     policies: tuple[str, ...] = (ALL,)
@@ -41,6 +42,7 @@ class DemoConfig:
     seed: int = 0
     agents: tuple[str, ...] = ()
     models_dir: str = "saved_models"
+    cache_dir: str = "cache"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
@@ -110,13 +112,24 @@ def check_pattern(name: str) -> None:
 
 
 def find_agents(config: DemoConfig) -> dict[str, Path]:
-    """Return the saved agents of the pattern by the middle of their files' names, such as `ppo`."""
+    """Return the saved agents of the pattern by the middle of their files' names, such as `ppo`.
+
+    A trace that is a file of one's own has none: whatever it is called, a preset may be called the same.
+    """
     found = {}
-    for suffix in (SIMULATED_SUFFIX, "") if config.pattern in PATTERN_NAMES else ():
-        ending = f"_{config.pattern}{suffix}.pth"
+    load = _preset_load(config.pattern)
+    for suffix in () if load is None else (SIMULATED_SUFFIX, ""):
+        ending = f"_{load}{suffix}.pth"
         for path in sorted(Path(config.models_dir).glob(f"{PREFIX}?*{ending}")):
             found[path.name.removeprefix(PREFIX).removesuffix(ending)] = path
     return found
+
+
+def _preset_load(pattern: str) -> str | None:
+    """Return the pattern as presets, and so the files of their agents, are named for it; None if there are none."""
+    trace = pattern.removeprefix(TRACE_PREFIX)
+    is_known = pattern in PATTERN_NAMES or (pattern != trace and trace in TRACES)
+    return trace if is_known else None
 
 
 def agent_file(name: str, config: DemoConfig) -> Path:

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from predact.autoscaling.cluster import Cluster
 from predact.autoscaling.config import AutoscaleConfig
-from predact.autoscaling.demo.choices import ChosenAgent, DemoConfig, choose
+from predact.autoscaling.demo.choices import Choices, ChosenAgent, DemoConfig, choose
 from predact.autoscaling.demo.lanes import Lane, SideBySide
 from predact.autoscaling.evaluation import ORACLE, SeedRange
+from predact.autoscaling.grid_cache import kept_hpa_grid
 from predact.autoscaling.load_patterns import LoadConfig, make_pattern
 from predact.autoscaling.policies import Learned, load_levels, make_policy
-from predact.autoscaling.policies.calibration import play_hpa_grid
 from predact.autoscaling.training_config import TrainingConfig
 from predact.runtime.errors import PredactError
 from predact.runtime.paths import shown
 
-CALIBRATION_SEEDS = 8
 # Of a cluster's config, what changes nothing that happens in it: each agent keeps its own.
 FORECAST_FIELDS = ("forecast", "forecast_steps", "forecast_every_steps")
 # What the demo sets for all.
@@ -52,7 +52,7 @@ def line_up(config: DemoConfig, *, waiting: Waiting) -> LineUp:
     choices = choose(config)
     cluster, load = _cluster_config(choices.agents, config.steps), _load_config(choices.agents, config.pattern)
     pattern = make_pattern(load, cluster)
-    learned = _learned(choices.rules, choices.agents, cluster, load, waiting)
+    learned = _learned(choices, cluster, load, cache_dir=Path(config.cache_dir), waiting=waiting)
     notes = list(choices.notes)
 
     def rule_lane(rule: str) -> Lane:
@@ -98,9 +98,10 @@ def _load_config(agents: Sequence[ChosenAgent], pattern: str) -> LoadConfig:
 
 
 def _learned(
-    rules: Sequence[str], agents: Sequence[ChosenAgent], cluster: AutoscaleConfig, load: LoadConfig, waiting: Waiting
+    choices: Choices, cluster: AutoscaleConfig, load: LoadConfig, *, cache_dir: Path, waiting: Waiting
 ) -> Learned:
-    """Return what some of the rules must be told, found out on training load of usual episodes."""
+    """Return what some of the rules must be told, found out as in a training: on usual episodes of training load."""
+    rules, agents, training = choices.rules, choices.agents, TrainingConfig()
     usual = replace(cluster, episode_steps=AutoscaleConfig().episode_steps)
     lstm = next((chosen.agent.forecaster for chosen in agents if chosen.agent.forecaster is not None), None)
     if "predictive_lstm" in rules and lstm is None:
@@ -110,11 +111,13 @@ def _learned(
         return learned
     pattern = make_pattern(replace(load, part="train"), usual)
     if any(rule.startswith("static_") for rule in rules):
-        learned = learned._replace(levels=load_levels(pattern, usual))
+        first, episodes = SeedRange.CALIBRATION.value, training.calibration_episodes
+        learned = learned._replace(levels=load_levels(pattern, usual, seed=first, episodes=episodes))
     if "hpa_calibrated" in rules:
-        with waiting(f"calibrating the Kubernetes autoscaler on {CALIBRATION_SEEDS} training episodes"):
-            grid = play_hpa_grid(usual, pattern, seeds=SeedRange.CALIBRATION.first(CALIBRATION_SEEDS))
-        calibrated = grid.cheapest(most_violation=TrainingConfig().most_violation)
+        seeds = SeedRange.CALIBRATION.first(training.calibration_episodes)
+        with waiting(f"calibrating the Kubernetes autoscaler on {len(seeds)} training episodes"):
+            grid = kept_hpa_grid(usual, pattern, seeds=seeds, cache_dir=cache_dir)
+        calibrated = grid.cheapest(most_violation=training.most_violation)
         learned = learned._replace(hpa=calibrated.hpa)
     return learned
 

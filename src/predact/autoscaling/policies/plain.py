@@ -67,8 +67,10 @@ class LoadLevels(NamedTuple):
 
 def load_levels(pattern: LoadPattern, config: AutoscaleConfig, *, seed: int = 0, episodes: int = 64) -> LoadLevels:
     """Return the levels over that many episodes of a pattern; for traces, take their training part's."""
-    rng = np.random.default_rng(seed)
-    shares = np.stack([pattern.draw(rng, config.episode_steps).share for _ in range(episodes)])
+    rng, past = np.random.default_rng(seed), config.history_steps
+    # With what came before them, as an environment draws them: a crowd of then may still be there.
+    courses = [pattern.draw(rng, past + config.episode_steps) for _ in range(episodes)]
+    shares = np.stack([course.share[past:] for course in courses])
     rates = shares * pattern.peak_share * config.max_capacity_per_s
     return LoadLevels(float(rates.mean()), float(np.quantile(rates, 0.95)), float(rates.max()))
 
