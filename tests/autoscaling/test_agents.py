@@ -50,7 +50,7 @@ def cluster_of(config: AutoscaleConfig, num_envs: int = 3) -> Cluster:
 
 @pytest.mark.parametrize(
     ("config", "num_envs"),
-    [(CONFIG, 70), (FORECAST, 5), (PERSISTENCE, 1), (WIDE, 5)],
+    [(CONFIG, 70), (FORECAST, 5), (PERSISTENCE, 3), (WIDE, 5)],
     ids=["plain", "lstm", "delayed", "wide"],
 )
 def test_on_a_cluster_it_does_what_its_network_does_in_the_training_environment(
@@ -283,7 +283,7 @@ def test_a_file_that_lacks_a_part_is_refused_in_one_line(path: Path, part: str) 
     [
         (
             replace(CONFIG, forecast="persistence", forecast_steps=1),
-            "new: forecast_change_1, forecast_spread_1, forecast_age",
+            "new: forecast_short_1, forecast_spread_1, forecast_error, forecast_age",
         ),
         (replace(CONFIG, boot_s=90.0), "observes 16 numbers, the environment gives 17 .*new: booting_3"),
         (replace(CONFIG, action_changes=(-2, 0, 2)), r"action_changes=\(-1, 0, 1\), the environment has \(-2, 0, 2\)"),

@@ -125,7 +125,13 @@ def test_observations_by_hand() -> None:
     assert three["draining"] == pytest.approx(1 / 20) and three["last_change"] == 0
     assert one["influx"] == pytest.approx(0.3, rel=0.1) and one["utilisation"] == pytest.approx(0.6, rel=0.1)
     assert one["p95"] == pytest.approx(core.cluster.last.p95_s[0] / config.slo_s, rel=0.01)
-    assert one["influx"] + one["forecast_change_1"] == pytest.approx(0.3, abs=1 / 256)
+    # Of 20 instances 10 serve; the one to be launched is none yet.
+    assert one["forecast_short_1"] == pytest.approx(0.3 - 10 / 20, abs=1 / 256)
+    # One that has booted for 30 of 60 s serves from the next but one on; what is only decided does not.
+    shorts = [two[f"forecast_short_{ahead}"] for ahead in range(1, 5)]
+    assert shorts == pytest.approx([0.3 - 10 / 20, *[0.3 - 11 / 20] * 3], abs=1 / 256)
+    assert three["forecast_short_1"] == pytest.approx(0.3 - 10 / 20, abs=1 / 256)
+    assert one["forecast_error"] == pytest.approx(one["influx"] - 0.3, abs=1 / 256) and one["forecast_error"] != 0
     # Of a count with mean 0.3 · 400 · 30, the 90th percentile lies 1.28 of its square root above, of 400 · 30.
     assert one["forecast_spread_4"] == pytest.approx(1.2816 * (0.3 / (400 * 30)) ** 0.5, rel=0.01)
     angle = 2 * np.pi * core.cluster.day_phase()[0]
@@ -169,11 +175,38 @@ def test_a_forecaster_of_ones_own_is_asked_when_it_is_due_and_its_age_is_seen() 
     seen = [core.reset(0)] + [core.step(np.full(2, NONE))[0] for _ in range(5)]
     assert asked == [0, 4]
     names = core.observer.names
-    change, spread = ([names.index(f"forecast_{what}_{k}") for k in (1, 2)] for what in ("change", "spread"))
-    assert seen[3][1, change] + seen[3][1, names.index("influx")] == pytest.approx([0.1, 0.2])
+    short, spread = ([names.index(f"forecast_{what}_{k}") for k in (1, 2)] for what in ("short", "spread"))
+    assert seen[3][1, short] + seen[3][1, names.index("ready")] == pytest.approx([0.1, 0.2])
     assert seen[3][1, spread] == pytest.approx([0.1, 0.2])
     ages = [float(step[0, names.index("forecast_age")]) for step in seen]
     assert ages == [0, 0.25, 0.5, 0.75, 0, 0.25]
+
+
+def test_what_came_is_compared_with_the_earliest_forecast_of_it() -> None:
+    def ramp(cluster: Cluster, steps: int, /) -> Forecast:
+        p50 = np.tile(60.0 * (cluster.step_index + 0.1 * np.arange(1, steps + 1)), (cluster.num_envs, 1))
+        return Forecast(p50, p50)
+
+    def errors(every: int) -> list[float]:
+        config = replace(SHORT, forecast="ramp", forecast_steps=3, forecast_every_steps=every)
+        core = ObservedCluster(config, pattern=Constant(0.5), forecaster=ramp, num_envs=1)
+        column, influx = core.observer.names.index("forecast_error"), core.observer.names.index("influx")
+        seen = [core.reset(0)] + [core.step(np.array([NONE]))[0] for _ in range(6)]
+        assert seen[0][0, column] == 0
+        return [float(row[0, influx] - row[0, column]) for row in seen[1:]]
+
+    # In tenths of the largest fleet's 600 a second: the first three are forecast at the start, from then on the
+    # interval t was forecast at t - 3, or where forecasts are renewed every second decision, at the first that reached.
+    np.testing.assert_allclose(errors(1), [0.01, 0.02, 0.03, 0.13, 0.23, 0.33], atol=1e-6)
+    np.testing.assert_allclose(errors(2), [0.01, 0.02, 0.03, 0.22, 0.23, 0.42], atol=1e-6)
+
+
+def test_looking_twice_at_a_decision_shows_the_same() -> None:
+    core = ObservedCluster(replace(SHORT, forecast="persistence"), pattern=Constant(0.5), num_envs=2)
+    core.reset(0)
+    for _ in range(3):
+        seen, _, _ = core.step(np.full(2, NONE))
+        assert np.array_equal(core.observer(core.cluster), seen)
 
 
 def test_a_forecast_of_another_shape_is_refused() -> None:
@@ -194,8 +227,9 @@ def test_persistence_says_what_came_last() -> None:
     core = ObservedCluster(replace(SHORT, forecast="persistence"), pattern=Constant(0.5), num_envs=3)
     core.reset(0)
     seen, _, _ = core.step(np.full(3, NONE))
-    column = core.observer.names.index("forecast_change_3")
-    np.testing.assert_allclose(seen[:, column], 0, atol=1e-6)
+    names = core.observer.names
+    short, ready, influx = (seen[:, names.index(name)] for name in ("forecast_short_3", "ready", "influx"))
+    np.testing.assert_allclose(short, influx - ready, atol=1e-6)
 
 
 def test_an_agent_of_another_environment_is_refused_in_one_line() -> None:
@@ -203,9 +237,9 @@ def test_an_agent_of_another_environment_is_refused_in_one_line() -> None:
     check_layout(saved, replace(SHORT, slo_s=2.0))
     with pytest.raises(PredactError, match=r"action_changes=\(-1, 0, 1\), the environment has \(-2, 0, 2\)"):
         check_layout(saved, replace(SHORT, action_changes=(-2, 0, 2)))
-    with pytest.raises(PredactError, match="the agent observes 16 numbers, the environment gives 25") as refused:
+    with pytest.raises(PredactError, match="the agent observes 16 numbers, the environment gives 26") as refused:
         check_layout(saved, replace(SHORT, forecast="oracle"))
-    assert "new: forecast_change_1" in str(refused.value) and "\n" not in str(refused.value)
+    assert "new: forecast_short_1" in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.fixture(params=[1, 5])

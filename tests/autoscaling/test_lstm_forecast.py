@@ -154,8 +154,8 @@ def test_it_is_observed_where_it_is_handed_in() -> None:
     core = ObservedCluster(config, pattern=Constant(0.5), forecaster=made, num_envs=2)
     seen = core.reset(0)
     names, forecast = core.observer.names, made(core.cluster, 3)
-    change, spread = (seen[:, names.index(f"forecast_{what}_3")] for what in ("change", "spread"))
-    np.testing.assert_allclose(change + seen[:, names.index("influx")], forecast.p50[:, 2] / 600, rtol=1e-5)
+    short, spread = (seen[:, names.index(f"forecast_{what}_3")] for what in ("short", "spread"))
+    np.testing.assert_allclose(short + seen[:, names.index("ready")], forecast.p50[:, 2] / 600, rtol=1e-5)
     np.testing.assert_allclose(spread, (forecast.p90 - forecast.p50)[:, 2] / 600, rtol=1e-4, atol=1e-6)
 
 

@@ -83,7 +83,7 @@ def notes(load: LoadConfig = LOAD, max_epochs: int | None = None, **changes: Any
 
 
 def test_nothing_is_said_of_what_has_an_effect() -> None:
-    bins = {"forecast_change_1": (0.0,)}
+    bins = {"forecast_short_1": (0.0,)}
     assert notes() == notes(max_epochs=3) == []
     assert notes(cluster=replace(CLUSTER, forecast="persistence")) == []
     assert notes(cluster=replace(CLUSTER, forecast="persistence"), agent=replace(Q_TABLE, bins=bins)) == []
@@ -104,7 +104,7 @@ def test_a_length_that_does_not_decide_is_named() -> None:
 @pytest.mark.parametrize("forecast", ["persistence", "lstm"])
 def test_a_forecast_that_a_table_does_not_look_at_is_named(forecast: str) -> None:
     (line,) = notes(cluster=replace(CLUSTER, forecast=forecast), agent=Q_TABLE)
-    assert line.startswith(f"cluster.forecast={forecast} has no effect: agent.bins has none for forecast_change_1")
+    assert line.startswith(f"cluster.forecast={forecast} has no effect: agent.bins has none for forecast_short_1")
 
 
 def test_fields_of_traces_are_named_where_the_load_is_generated() -> None:

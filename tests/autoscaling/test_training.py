@@ -103,7 +103,7 @@ def test_training_ends_early_where_that_is_asked_for() -> None:
 
 
 def test_an_agent_trains_on_the_training_part_in_as_many_environments_as_asked_for() -> None:
-    task = replace(TASK, load=TRACE)
+    task = replace(TASK, load=TRACE, training=replace(TRAINING, vary_traces=False))
     environment = task.environment()
     assert environment.num_envs == TRAINING.num_envs and environment.steps_per_epoch == CLUSTER.episode_steps
     environment.reset(generator=torch.Generator().manual_seed(7))
@@ -115,6 +115,18 @@ def test_an_agent_trains_on_the_training_part_in_as_many_environments_as_asked_f
         courses.append(cluster.draws.rate)
     own = environment.core.cluster.draws.rate
     assert [np.array_equal(own, course) for course in courses] == [True, False, False]
+
+
+def test_a_trace_is_varied_in_training_alone() -> None:
+    task = replace(TASK, load=TRACE)
+    plain = replace(task, training=replace(TRAINING, vary_traces=False))
+    own, recorded = task.environment().core.cluster, plain.environment().core.cluster
+    own.reset(3)
+    recorded.reset(3)
+    assert own.draws.rate.shape == recorded.draws.rate.shape
+    assert all((mine != theirs).any() for mine, theirs in zip(own.draws.rate, recorded.draws.rate, strict=True))
+    agent = untrained("ppo", CLUSTER, load=TRACE)
+    assert all(map(np.array_equal, task.validation()(agent), plain.validation()(agent)))
 
 
 def test_an_agent_is_judged_on_the_validation_part_in_the_same_episodes_every_time() -> None:

@@ -105,7 +105,7 @@ class ObservedCluster:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return what `load_state_dict` needs to go on exactly."""
-        return self.cluster.state_dict() | {"forecast": self.observer.forecast.copy()}
+        return self.cluster.state_dict() | {"forecast": self.observer.forecasts()}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on where `state_dict` was taken.
@@ -114,7 +114,7 @@ class ObservedCluster:
             PredactError: the state is of another kind of environment.
         """
         self.cluster.load_state_dict(state)
-        self.observer.forecast[:] = state["forecast"]
+        self.observer.restore(state["forecast"], step=self.cluster.step_index)
 
 
 class AutoscaleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):

@@ -31,19 +31,21 @@ def observation_names(config: AutoscaleConfig) -> tuple[str, ...]:
     - `utilisation`; `queue`, logarithmic; `influx`, of the largest fleet's capacity, and its change; `p95` in
       objectives, at most 5; shares `slow` and `dropped` of requests;
     - `day_sin`, `day_cos`: the time of day;
-    - forecasts, of the largest fleet's capacity: `forecast_change`, medians less the influx, and `forecast_spread`,
-      90th percentiles less medians, interval by interval; `forecast_age`, of the time between two. Levels would say
-      the same, but so alike that a network has to find what is of use in their small differences.
+    - forecasts, of the largest fleet's capacity, interval by interval: `forecast_short`, the median less what will be
+      ready then if nothing more is done, and `forecast_spread`, the 90th percentile less the median. Levels would say
+      the same, but so alike that a network has to find what is of use in their small differences;
+    - `forecast_error`, of the same capacity: what came in the last interval less the earliest forecast of it, so that
+      an agent can tell when not to trust them; `forecast_age`, of the time between two.
     """
     names = ["ready", *_numbered("booting", config.boot_slots), "draining"]
     names += [*_numbered("pending", config.action_delay_steps), "last_change", "cooldown_up", "cooldown_down"]
     names += ["utilisation", "queue", "influx", "influx_change", "p95", "slow", "dropped", "day_sin", "day_cos"]
     if config.forecast != NONE:
         names += [
-            *_numbered("forecast_change", config.forecast_steps),
+            *_numbered("forecast_short", config.forecast_steps),
             *_numbered("forecast_spread", config.forecast_steps),
         ]
-        names.append("forecast_age")
+        names += ["forecast_error", "forecast_age"]
     return tuple(names)
 
 
@@ -89,7 +91,19 @@ class Observer:
         self._config, self._forecaster = config, forecaster
         self.names = observation_names(config)
         steps = config.forecast_steps if forecaster is not None else 0
-        self.forecast = np.zeros((2 * steps, num_envs), np.float32)
+        # All of the largest fleet's capacity: the last forecast, the earliest ones of the intervals to come, and what
+        # they missed in the last interval.
+        self._known = np.zeros((3 * steps + 1, num_envs), np.float32)
+        self._median, self._upper, self._expected = np.split(self._known[:-1], 3)
+        self._error, self._seen_step = self._known[-1], 0
+
+    def forecasts(self) -> NDArray[np.float32]:
+        """Return a copy of all that is kept from one decision to the next, for `restore`."""
+        return self._known.copy()
+
+    def restore(self, forecasts: NDArray[np.float32], *, step: int) -> None:
+        """Go on where `forecasts` was taken, after the decision of that number was observed."""
+        self._known[:], self._seen_step = forecasts, step
 
     def __call__(self, cluster: Cluster) -> NDArray[np.float32]:
         """Return (N, D), a new array."""
@@ -139,20 +153,43 @@ class Observer:
         self, cluster: Cluster, forecaster: LoadForecaster, influx: NDArray[np.float32], rows: NDArray[np.float32]
     ) -> None:
         config = self._config
+        # Whoever looks again at the same decision sees the same.
+        if cluster.step_index != self._seen_step or cluster.step_index == 0:
+            self._advance(cluster, forecaster, influx)
         age_steps = cluster.step_index % config.forecast_every_steps
-        if age_steps == 0:
+        short, spread = np.split(rows[:-2], 2)
+        np.subtract(self._median, _planned(cluster, len(short), age_steps=age_steps), out=short)
+        np.subtract(self._upper, self._median, out=spread)
+        rows[-2] = self._error
+        rows[-1] = age_steps / config.forecast_every_steps
+
+    def _advance(self, cluster: Cluster, forecaster: LoadForecaster, influx: NDArray[np.float32]) -> None:
+        """Compare the last interval with what was expected of it, and forecast those to come if it is time."""
+        config, expected = self._config, self._expected
+        if cluster.step_index == 0:
+            expected[:] = np.nan
+        self._error[:] = np.nan_to_num(influx - expected[0])
+        expected[:-1] = expected[1:]
+        expected[-1] = np.nan
+        if cluster.step_index % config.forecast_every_steps == 0:
             forecast = forecaster(cluster, config.forecast_steps)
-            for part, rates in zip(np.split(self.forecast, 2), forecast, strict=True):
+            for part, rates in zip((self._median, self._upper), forecast, strict=True):
                 if rates.shape != (cluster.num_envs, config.forecast_steps):
                     raise PredactError(
                         f"the forecaster returned shape {rates.shape}, not ({cluster.num_envs}, "
                         f"{config.forecast_steps}): an environment a row, an interval a column"
                     )
-                part[:] = rates.T
-            self.forecast *= np.float32(1 / config.max_capacity_per_s)
-            np.clip(self.forecast, -LIMIT, LIMIT, out=self.forecast)
-        median, upper = np.split(self.forecast, 2)
-        change, spread = np.split(rows[:-1], 2)
-        np.subtract(median, influx, out=change)
-        np.subtract(upper, median, out=spread)
-        rows[-1] = age_steps / config.forecast_every_steps
+                np.multiply(rates.T, 1 / config.max_capacity_per_s, out=part, casting="unsafe")
+                np.clip(part, -LIMIT, LIMIT, out=part)
+            np.copyto(expected, self._median, where=np.isnan(expected))
+        self._seen_step = cluster.step_index
+
+
+def _planned(cluster: Cluster, steps: int, *, age_steps: int) -> NDArray[np.float64]:
+    """Return (k, N) the part of the most instances that is ready in each forecast interval if nothing more is done."""
+    fleet, config = cluster.fleet, cluster.config
+    # By the intervals that are left to the median boot; those launched first are ready first.
+    coming = np.cumsum(fleet.launched[::-1], axis=0)
+    ahead = np.clip(np.arange(1, steps + 1) - age_steps, 1, len(coming)) - 1
+    planned: NDArray[np.float64] = (fleet.ready + coming[ahead]) / config.max_instances
+    return planned

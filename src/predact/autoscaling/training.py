@@ -43,6 +43,7 @@ from predact.autoscaling.policies import Played, play
 from predact.autoscaling.reporting import AutoscaleReport, figure_pixels, finish_run
 from predact.autoscaling.task_checks import check_task, check_trainer, lstm_problem, model_name, task_notes
 from predact.autoscaling.training_config import TrainingConfig, planned_epochs, stated_lengths
+from predact.autoscaling.variation import varied
 from predact.rl.dqn import DQNConfig
 from predact.rl.environment import BatchedEnvironment
 from predact.rl.ppo import PPOConfig
@@ -156,9 +157,10 @@ class ScalingTask:
 
     def environment(self) -> AutoscaleBatch:
         """Return what it trains in."""
+        pattern = part_of(self.load, self.cluster, "train")
         return AutoscaleBatch(
             self.cluster,
-            pattern=part_of(self.load, self.cluster, "train"),
+            pattern=varied(pattern, self.load, self.cluster) if self.training.vary_traces else pattern,
             forecaster=self.forecaster,
             num_envs=self.training.num_envs,
         )

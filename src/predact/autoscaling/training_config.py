@@ -25,6 +25,7 @@ class TrainingConfig:
         calibration_episodes: On which the autoscalers' settings are chosen, and the levels of the static rules.
         test_episodes: Every row of the results is measured on.
         most_violation: Part of all requests that a calibrated autoscaler may serve late or drop.
+        vary_traces: Whether recorded load is changed in level, shape and time in each training episode.
     """
 
     num_envs: int = 64
@@ -35,6 +36,7 @@ class TrainingConfig:
     calibration_episodes: int = 128
     test_episodes: int = 100
     most_violation: float = 0.01
+    vary_traces: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "checkpoint_every_steps", "validation_episodes", "calibration_episodes"):
