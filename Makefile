@@ -12,6 +12,8 @@ VENV ?= .venv
 VENV_FLAGS ?=
 BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
+# A file's tests stay together, since they share what they train. For one process, such as with --pdb: make test PARALLEL=
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -50,7 +52,7 @@ demo-autoscaling: $(STAMP)  ## train an autoscaling agent briefly, and draw it b
 		--no-render --save logs/demo_autoscaling.gif
 
 test: $(STAMP)  ## every test that takes seconds
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)

@@ -53,14 +53,11 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     return REAL_DATA
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
-    """Count the tests on real captures: skipped in any phase, or run."""
-    report: pytest.TestReport = yield
-    if item.get_closest_marker("real_data"):
-        before = _real_reports.get(item.nodeid, "run")
-        _real_reports[item.nodeid] = "skipped" if report.skipped else before
-    return report
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the tests on real captures: skipped in any phase, or run; in whichever process they were."""
+    if "real_data" in report.keywords:
+        before = _real_reports.get(report.nodeid, "run")
+        _real_reports[report.nodeid] = "skipped" if report.skipped else before
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

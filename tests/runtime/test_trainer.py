@@ -58,6 +58,23 @@ def fit(
     return trainer, module
 
 
+class Counted(ToyModule):
+    """Says of each epoch which one it is, where agents log what their epoch is worth."""
+
+    def on_train_epoch_end(self) -> None:
+        self.log("number", float(self.current_epoch + 1))
+
+
+def test_the_lines_of_a_log_tell_each_epoch_with_its_own_metrics(caplog: pytest.LogCaptureFixture) -> None:
+    points = DataLoader(TensorDataset(torch.linspace(-1, 1, 8).unsqueeze(1)), batch_size=8)
+    trainer = build_trainer(CPU, max_epochs=25, run_dir=None, checkpoint_dir=None)
+    with caplog.at_level(logging.INFO, logger="predact"):
+        trainer.fit(Counted(ToyConfig(hidden=(4,))), points, points)
+    lines = [line.split() for line in caplog.messages if line.startswith("epoch")]
+    assert [line[1] for line in lines] == [*(str(epoch) for epoch in range(2, 25, 2)), "25"]
+    assert all(line[3] == "25" and f"number={line[1]}" in line for line in lines)
+
+
 def weights(module: LightningModule) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 

@@ -168,14 +168,27 @@ class RandomState(Callback):
 class EpochLines(Callback):
     """Tells in about ten lines how far training is, where no progress bar can be drawn."""
 
+    def __init__(self) -> None:
+        self._ended = 0
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch and the newest metrics, now and then."""
-        if not trainer.is_global_zero:
-            return
-        epoch, total = trainer.current_epoch + 1, trainer.max_epochs or 1
-        if epoch % max(1, total // NUM_LOG_LINES) == 0 or epoch == total:
+        """Remember the epoch; the module's own metrics of it come after this."""
+        self._ended = trainer.current_epoch + 1
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch before and its metrics, now and then."""
+        if self._ended % max(1, (trainer.max_epochs or 1) // NUM_LOG_LINES) == 0:
+            self._tell(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the last epoch."""
+        self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
+        if self._ended and trainer.is_global_zero:
             shown_metrics = " ".join(f"{name}={float(value):.4g}" for name, value in trainer.callback_metrics.items())
-            log.info("epoch %d of %d %s", epoch, total, shown_metrics)
+            log.info("epoch %d of %d %s", self._ended, trainer.max_epochs or 1, shown_metrics)
+        self._ended = 0
 
 
 def build_trainer(
