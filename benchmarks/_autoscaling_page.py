@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,12 @@ from _autoscaling_tables import (
 from _autoscaling_tasks import CALIBRATION, NONE
 from _main_job_page import rows_table
 
+from predact.autoscaling.catalog import MIXED
 from predact.autoscaling.comparison import MATCHED
 from predact.runtime.artifacts import read_json
 from predact.runtime.errors import PredactError
 
+BENCHMARKS = Path(__file__).parent
 ELSEWHERE = {
     "environment": ("The environment", "autoscaling_environment"),
     "speed": ("Speed of learning, against Stable-Baselines3", "rl_speed"),
@@ -90,7 +93,8 @@ def _conditions(found: Found, plan: Plan) -> Iterator[str]:
         yield (
             f"- Every row plays the same {numbers['test']} test episodes: same load, same arrivals, same boots. "
             f"Calibration ({numbers['calibration']} episodes), validation ({numbers['validation']}) and test have "
-            "seeds of their own, and of recorded load parts of their own; training draws its episodes from other seeds."
+            "seeds of their own, and training draws its episodes from others. Of recorded load, validation and test "
+            "have parts of their own, and calibration shares the training part with training."
         )
         if f"training.calibration_episodes={numbers['calibration']}" == CALIBRATION:
             yield (
@@ -100,7 +104,12 @@ def _conditions(found: Found, plan: Plan) -> Iterator[str]:
     yield (
         "- On calibration episodes are chosen the settings of the Kubernetes autoscaler and the levels of static "
         "rules; on validation episodes the epoch of each agent that is kept, the best agent of a load, and the best "
-        "of the rules that plan ahead. Nothing is chosen on test episodes."
+        "of the rules that plan ahead. No run chooses anything on test episodes, and where a rule is the cheapest of "
+        "all it is called so by them. The defaults of agents, of what they observe and of how traces are varied were "
+        "settled with test episodes of `spike`, `sine` and `nyc_taxi` in view: "
+        "[what was chosen so](../architecture.md#what-was-chosen-with-test-results-in-view). Of a generated load "
+        "these are draws like any others; `nyc_taxi` has one test part, and what is said of it is said of a trace "
+        "that was tuned with."
     )
     yield (
         "- `cost` is what instances cost, `total cost` adds slow and dropped requests and changes, which is what "
@@ -111,7 +120,9 @@ def _conditions(found: Found, plan: Plan) -> Iterator[str]:
     yield (
         "- Intervals are of 95 %. They allow for other trainings and other episodes: seeds and episodes are drawn "
         "anew, whole, and the interval is widened as Student's is. Differences are paired by episode. The number of "
-        "comparisons is not corrected for."
+        "comparisons is not corrected for. Episodes count as independent, which those of recorded load are not: they "
+        f"are stretches of the last fifth of a recording and overlap, so intervals of `nyc_taxi`, and of `{MIXED}`, "
+        "in which seven of thirteen loads are recorded, are narrower than they should be."
     )
 
 
@@ -163,9 +174,10 @@ def _shift(found: Found) -> Iterator[str]:
 def _ablation(found: Found, *, num_seeds: int) -> Iterator[str]:
     yield "## What a forecast is worth to an agent"
     yield (
-        "PPO that observes a forecast of the load, reaching one decision beyond a boot, minus PPO that observes none, "
-        "trained alike; each seed trains an LSTM of its own. `persistence` says that all stays as it is, `oracle` "
-        "knows the true rates. Where a row has fewer seeds, differences are between the seeds that both have."
+        "PPO that observes a forecast of the load, reaching one decision beyond a boot and two at least, minus PPO "
+        "that observes none, trained alike; each seed trains an LSTM of its own. `persistence` says that all stays as "
+        "it is, `oracle` knows the true rates. Where a row has fewer seeds, differences are between the seeds that "
+        "both have."
     )
     yield "\n".join(ablation_sentences(found.ablation))
     gaps = "\n".join(left_out(found.ablation, num_seeds=num_seeds))
@@ -202,10 +214,17 @@ def _elsewhere(title: str, script: str, written: Written | None) -> Iterator[str
         yield f"Not measured for this page: `python benchmarks/{script}.py` prints it."
         return
     yield f"`python benchmarks/{script}.py`, on {written['machine']}."
+    yield explanation(BENCHMARKS / f"{script}.py")
     yield rows_table(written["rows"])
     missed = [row["name"] for row in written["rows"] if not row["ok"]]
     if missed:
         yield f"Missed: {', '.join(f'`{name}`' for name in missed)}."
+
+
+def explanation(script: Path) -> str:
+    """Return what a script says of its rows: its docstring without the title and the command."""
+    said = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    return "\n\n".join(part for part in said.split("\n\n")[1:] if not part.startswith(" "))
 
 
 def _every_row(found: Found) -> Iterator[str]:

@@ -298,6 +298,8 @@ def test_the_page_says_what_was_measured(page: Callable[..., str]) -> None:
         "- **sine**: lower cost at equal SLO holds. Cost **-0.500",
         "| `ppo` | 2 | 1,500,000 | 30.5 | 30.0 to 31.0 |",
         "No GPU was used",
+        "- `time_to_475/...`: seconds of training until a mean return of 475",
+        "[what was chosen so](../architecture.md#what-was-chosen-with-test-results-in-view)",
         "`python benchmarks/rl_speed.py`, on another machine.",
         "Missed: `ratio`.",
         "`python benchmarks/autoscaling_environment.py` prints it.",

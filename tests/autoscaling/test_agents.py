@@ -50,8 +50,8 @@ def cluster_of(config: AutoscaleConfig, num_envs: int = 3) -> Cluster:
 
 @pytest.mark.parametrize(
     ("config", "num_envs"),
-    [(CONFIG, 70), (FORECAST, 5), (PERSISTENCE, 3), (WIDE, 5)],
-    ids=["plain", "lstm", "delayed", "wide"],
+    [(CONFIG, 70), (FORECAST, 5), (PERSISTENCE, 3), (WIDE, 5), (WIDE, 1)],
+    ids=["plain", "lstm", "delayed", "wide", "alone"],
 )
 def test_on_a_cluster_it_does_what_its_network_does_in_the_training_environment(
     kind: str, config: AutoscaleConfig, num_envs: int

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from predact.autoscaling.config import AutoscaleConfig
+from predact.autoscaling.cluster import Cluster
+from predact.autoscaling.config import MOST_BOOT_SUBSTEPS, AutoscaleConfig
+from predact.autoscaling.draws import boot_table, longest_boot_substeps
+from predact.autoscaling.load_patterns import LoadConfig, make_pattern
 
 
 @pytest.mark.parametrize(
@@ -16,6 +20,7 @@ from predact.autoscaling.config import AutoscaleConfig
         ({"service_s": 0.0}, "service_s=0.0 must be positive"),
         ({"service_s": float("nan")}, "service_s=nan must be positive"),
         ({"boot_s": -1.0}, "boot_s=-1.0 must not be negative"),
+        ({"boot_s": 86400.0}, "boot_s=86400 is 34,560 sub-steps of 2.5 s, and at most 16,000 are simulated; lower it"),
         ({"drain_s": -0.5}, "drain_s=-0.5 must not be negative"),
         ({"action_delay_steps": -1}, "action_delay_steps=-1 must not be negative"),
         ({"cooldown_down_s": float("inf")}, "cooldown_down_s=inf must not be negative"),
@@ -46,3 +51,13 @@ def test_units_by_hand() -> None:
     assert config.reference_usd == pytest.approx(30 * 0.192 / 120)
     assert config.substep_s == 2.5 and config.boot_slots == 2
     assert [config.steps_of(duration_s) for duration_s in (0, 1, 30, 31)] == [0, 1, 1, 2]
+
+
+def test_the_longest_boot_is_simulated() -> None:
+    config = AutoscaleConfig(boot_s=MOST_BOOT_SUBSTEPS * AutoscaleConfig().substep_s)
+    table = boot_table(config)
+    assert table.min() >= MOST_BOOT_SUBSTEPS / 2 and table.max() <= longest_boot_substeps(config) == 32_000
+    cluster = Cluster(config, make_pattern(LoadConfig(pattern="steady"), config), num_envs=1)
+    cluster.reset(0)
+    cluster.step(np.array([2]))
+    assert cluster.fleet.booting[0] == 1

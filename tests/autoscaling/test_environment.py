@@ -20,8 +20,8 @@ from predact.autoscaling.environment import (
     ObservedCluster,
     register,
 )
-from predact.autoscaling.forecasts import Forecast
-from predact.autoscaling.observations import check_layout, layout, observation_names
+from predact.autoscaling.forecasts import Forecast, oracle
+from predact.autoscaling.observations import Observer, check_layout, layout, observation_names
 from predact.rl.environment import BatchedEnvironment, action_mask, next_action_mask
 from predact.runtime.errors import PredactError
 
@@ -201,12 +201,67 @@ def test_what_came_is_compared_with_the_earliest_forecast_of_it() -> None:
     np.testing.assert_allclose(errors(2), [0.01, 0.02, 0.03, 0.22, 0.23, 0.42], atol=1e-6)
 
 
-def test_looking_twice_at_a_decision_shows_the_same() -> None:
-    core = ObservedCluster(replace(SHORT, forecast="persistence"), pattern=Constant(0.5), num_envs=2)
+@pytest.mark.parametrize(("steps", "every"), [(4, 1), (4, 3), (2, 5), (1, 1)])
+@pytest.mark.parametrize("cut", range(7))
+def test_looking_again_and_going_on_from_a_saved_state_show_the_same(steps: int, every: int, cut: int) -> None:
+    config = replace(SHORT, forecast="persistence", forecast_steps=steps, forecast_every_steps=every)
+    one, other = (ObservedCluster(config, load=LoadConfig(pattern="random"), num_envs=2) for _ in range(2))
+    seen = one.reset(4)
+    for _ in range(cut):
+        seen, _, _ = one.step(np.full(2, ADD))
+    assert np.array_equal(one.observer(one.cluster), seen)
+    other.reset(5)
+    other.load_state_dict(one.state_dict())
+    assert np.array_equal(other.observer(other.cluster), seen)
+    for _ in range(5):
+        assert np.array_equal(one.step(np.full(2, NONE))[0], other.step(np.full(2, NONE))[0])
+
+
+def test_a_state_with_another_forecast_is_refused_and_changes_nothing() -> None:
+    config = replace(SHORT, forecast="persistence")
+    core = ObservedCluster(config, pattern=Constant(0.5), num_envs=2)
+    core.reset(1)
+    before = core.observer(core.cluster)
+    for other in (replace(config, forecast="none"), replace(config, forecast_steps=2)):
+        saved = ObservedCluster(other, pattern=Constant(0.5), num_envs=2)
+        saved.reset(2)
+        saved.step(np.full(2, NONE))
+        with pytest.raises(PredactError, match=r"of another kind \(forecast: \(\d, 2\), not \(13, 2\)\); start afresh"):
+            core.load_state_dict(saved.state_dict())
+        assert np.array_equal(core.observer(core.cluster), before)
+
+
+def test_an_observer_that_comes_late_knows_of_no_error_until_it_has_forecast() -> None:
+    config = replace(SHORT, forecast="oracle", forecast_every_steps=3)
+    core = ObservedCluster(config, pattern=Constant(0.5), num_envs=1)
     core.reset(0)
-    for _ in range(3):
-        seen, _, _ = core.step(np.full(2, NONE))
-        assert np.array_equal(core.observer(core.cluster), seen)
+    for _ in range(4):
+        core.step(np.array([NONE]))
+    late = Observer(config, oracle, num_envs=1)
+    error, short, ready = (late.names.index(name) for name in ("forecast_error", "forecast_short_1", "ready"))
+    seen = late(core.cluster)
+    assert seen[0, error] == 0 and seen[0, short] + seen[0, ready] == pytest.approx(0.5, abs=1 / 256)
+    core.step(np.array([NONE]))
+    assert abs(late(core.cluster)[0, error]) < 0.1
+
+
+@pytest.mark.parametrize("rate", [np.nan, np.inf])
+def test_a_forecast_that_is_no_number_is_refused(rate: float) -> None:
+    def broken(cluster: Cluster, steps: int, /) -> Forecast:
+        return Forecast(np.full((cluster.num_envs, steps), 1.0), np.full((cluster.num_envs, steps), rate))
+
+    core = ObservedCluster(replace(SHORT, forecast="mine"), pattern=Constant(0.5), forecaster=broken, num_envs=2)
+    with pytest.raises(PredactError, match="forecast='mine' returned what is no number"):
+        core.reset(0)
+
+
+def test_a_forecast_below_nothing_stays_in_the_space() -> None:
+    def sunken(cluster: Cluster, steps: int, /) -> Forecast:
+        return Forecast(np.full((cluster.num_envs, steps), -1e6), np.full((cluster.num_envs, steps), -2e6))
+
+    core = ObservedCluster(replace(SHORT, forecast="mine"), pattern=Constant(0.5), forecaster=sunken, num_envs=2)
+    core.reset(0)
+    assert all(core.observation_space.contains(row) for row in core.step(np.full(2, NONE))[0])
 
 
 def test_a_forecast_of_another_shape_is_refused() -> None:

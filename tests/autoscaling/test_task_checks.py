@@ -107,6 +107,20 @@ def test_a_forecast_that_a_table_does_not_look_at_is_named(forecast: str) -> Non
     assert line.startswith(f"cluster.forecast={forecast} has no effect: agent.bins has none for forecast_short_1")
 
 
+def test_forecasts_that_are_all_past_at_times_are_named() -> None:
+    cluster = replace(CLUSTER, forecast="persistence", forecast_steps=2)
+    assert not notes(cluster=replace(cluster, forecast_every_steps=2))
+    (line,) = notes(cluster=replace(cluster, forecast_every_steps=3))
+    assert line.startswith("cluster.forecast_every_steps=3 is above forecast_steps=2: some decisions see forecasts")
+
+
+def test_a_variation_of_traces_is_named_where_there_are_none() -> None:
+    plain = replace(TRAINING, vary_traces=False)
+    (line,) = notes(training=plain)
+    assert line == "training.vary_traces=False has no effect on sine, which is generated anew anyway"
+    assert not notes(replace(LOAD, pattern="trace:nyc_taxi", source="simulated"), training=plain)
+
+
 def test_fields_of_traces_are_named_where_the_load_is_generated() -> None:
     assert notes(replace(LOAD, sample_s=30.0, on_gap="previous")) == [
         "data.sample_s=30.0 has no effect on sine, which is generated; it is for traces",

@@ -16,7 +16,7 @@ from torch import nn
 from predact.autoscaling.agents import Agent, AgentConfig
 from predact.autoscaling.cluster import Cluster
 from predact.autoscaling.evaluation import SeedRange
-from predact.autoscaling.load_patterns import LoadConfig, make_pattern
+from predact.autoscaling.load_patterns import LoadConfig, TracePattern, make_pattern
 from predact.autoscaling.policies import make_policy, play
 from predact.autoscaling.task_checks import check_task
 from predact.autoscaling.training import (
@@ -26,6 +26,7 @@ from predact.autoscaling.training import (
     fit_agent,
     fit_scaler,
 )
+from predact.autoscaling.variation import VariedPattern
 from predact.rl.training import DQNModule, PPOModule, QTableModule
 from predact.runtime.errors import PredactError
 from tests.autoscaling.tiny import AGENTS, CLUSTER, DQN, FORECAST, LOAD, PPO, Q_TABLE, TRAINER, TRAINING, direct
@@ -125,6 +126,9 @@ def test_a_trace_is_varied_in_training_alone() -> None:
     recorded.reset(3)
     assert own.draws.rate.shape == recorded.draws.rate.shape
     assert all((mine != theirs).any() for mine, theirs in zip(own.draws.rate, recorded.draws.rate, strict=True))
+    varied, train = own.pattern, make_pattern(TRACE, CLUSTER)
+    assert isinstance(varied, VariedPattern) and isinstance(varied.drawn, TracePattern)
+    assert isinstance(train, TracePattern) and varied.drawn.starts == train.starts
     agent = untrained("ppo", CLUSTER, load=TRACE)
     assert all(map(np.array_equal, task.validation()(agent), plain.validation()(agent)))
 

@@ -100,6 +100,19 @@ def test_every_ten_thousand_steps_there_is_a_checkpoint_to_go_on_from() -> None:
     assert_equal_tensors(model_tensors(MODEL), model_tensors(Path("saved_models/whole.pth")))
 
 
+def test_an_agent_that_observes_forecasts_and_what_they_missed_goes_on_with_them() -> None:
+    cluster = replace(CLUSTER, forecast="persistence", forecast_every_steps=4)
+    fields: dict[str, Any] = {"cluster": cluster, "training": replace(TRAINING, checkpoint_every_steps=60)}
+    direct(**fields, run=replace(UNMEASURED, name="whole"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        direct(**fields, trainer=with_callback(FailAfter240Steps))
+    # In the middle of an episode, between two forecasts.
+    in_each = env_steps_of(CHECKPOINTS / "last.ckpt") // TRAINING.num_envs
+    assert in_each % CLUSTER.episode_steps % cluster.forecast_every_steps != 0
+    direct(**fields, resume=True)
+    assert_equal_tensors(model_tensors(MODEL), model_tensors(Path("saved_models/whole.pth")))
+
+
 def test_a_killed_run_resumed_equals_one_never_stopped(whole: dict[str, Tensor], tmp_path: Path) -> None:
     code = """
 from dataclasses import replace

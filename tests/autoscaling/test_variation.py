@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predact.autoscaling.config import AutoscaleConfig
-from predact.autoscaling.load_patterns import GeneratedPattern, LoadConfig, MixedPattern, TracePattern
+from predact.autoscaling.load_patterns import GeneratedPattern, MixedPattern, TracePattern
 from predact.autoscaling.variation import CLOCK_DAYS, LEVEL, SHAPE_STD, VariedPattern, along, varied
 
 DAY = 240
@@ -59,10 +59,10 @@ def test_the_same_seed_gives_the_same_load_and_another_one_another() -> None:
     assert not np.array_equal(first.share, third.share)
 
 
-@given(st.integers(0, 2**32), st.integers(1, 900), st.floats(0.3, 1.0), st.floats(1.0, 5000.0))
-def test_varied_load_is_load(seed: int, num_steps: int, peak_share: float, day_steps: float) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 900), st.floats(0.3, 1.0), st.integers(1, 5000))
+def test_varied_load_is_load(seed: int, num_steps: int, peak_share: float, episode_steps: int) -> None:
     pattern = TracePattern("trace:x", 30.0, peak_share, WAVE, (0, 5000), float(DAY))
-    load = VariedPattern(pattern, day_steps, 1 / peak_share).draw(np.random.default_rng(seed), num_steps)
+    load = VariedPattern(pattern, episode_steps, 1 / peak_share).draw(np.random.default_rng(seed), num_steps)
     assert load.share.shape == (num_steps,) and np.isfinite(load.share).all()
     assert load.share.min() >= 0 and load.share.max() <= 1 / peak_share and 0 <= load.phase < 1
 
@@ -73,11 +73,11 @@ def test_what_the_largest_fleet_cannot_serve_is_not_made_up_but_stays_where_it_w
 
 
 def test_traces_are_varied_alone_and_in_a_mixture_and_generated_load_is_not() -> None:
-    load, cluster = LoadConfig(), AutoscaleConfig()
+    cluster = AutoscaleConfig()
     sine = GeneratedPattern("sine", 30.0, 0.8, 7200.0)
-    assert varied(sine, load, cluster) is sine
-    alone = varied(trace(), load, cluster)
-    assert isinstance(alone, VariedPattern) and (alone.day_steps, alone.most) == (240, 1.25)
+    assert varied(sine, cluster) is sine
+    alone = varied(trace(), cluster)
+    assert isinstance(alone, VariedPattern) and (alone.episode_steps, alone.most) == (240, 1.25)
     assert (alone.name, alone.sample_s, alone.peak_share) == ("trace:wave", 30.0, 0.8)
-    both = varied(MixedPattern([sine, trace()], "mixed", 30.0, 0.8), load, cluster)
+    both = varied(MixedPattern([sine, trace()], "mixed", 30.0, 0.8), cluster)
     assert isinstance(both, MixedPattern) and both.patterns[0] is sine and isinstance(both.patterns[1], VariedPattern)

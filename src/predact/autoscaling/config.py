@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 S_PER_HOUR = 3600.0
+# A boot takes twice the median at most, and is counted in 16 bits with some steps to spare.
+MOST_BOOT_SUBSTEPS = 16_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,11 @@ class AutoscaleConfig:
             raise ValueError(
                 f"timeout_s={self.timeout_s} is no whole number of sub-steps of {self.substep_s:g} s "
                 f"(decision_s / num_substeps); try {max(1, round(substeps)) * self.substep_s:g}"
+            )
+        if (boot_substeps := self.boot_s / self.substep_s) > MOST_BOOT_SUBSTEPS:
+            raise ValueError(
+                f"boot_s={self.boot_s:g} is {boot_substeps:,.0f} sub-steps of {self.substep_s:g} s, and at most "
+                f"{MOST_BOOT_SUBSTEPS:,} are simulated; lower it or raise decision_s"
             )
         if self.timeout_s <= self.slo_s:
             raise ValueError(f"timeout_s={self.timeout_s} is not above slo_s={self.slo_s}; raise it")

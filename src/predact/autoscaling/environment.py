@@ -113,6 +113,7 @@ class ObservedCluster:
         Raises:
             PredactError: the state is of another kind of environment.
         """
+        self.observer.check(state["forecast"])
         self.cluster.load_state_dict(state)
         self.observer.restore(state["forecast"], step=self.cluster.step_index)
 

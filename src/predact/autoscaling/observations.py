@@ -31,9 +31,10 @@ def observation_names(config: AutoscaleConfig) -> tuple[str, ...]:
     - `utilisation`; `queue`, logarithmic; `influx`, of the largest fleet's capacity, and its change; `p95` in
       objectives, at most 5; shares `slow` and `dropped` of requests;
     - `day_sin`, `day_cos`: the time of day;
-    - forecasts, of the largest fleet's capacity, interval by interval: `forecast_short`, the median less what will be
-      ready then if nothing more is done, and `forecast_spread`, the 90th percentile less the median. Levels would say
-      the same, but so alike that a network has to find what is of use in their small differences;
+    - forecasts, of the largest fleet's capacity, interval by interval: `forecast_short`, the median less what is ready
+      then of all that is ready or boots now, changes that are pending not counted; and `forecast_spread`, the 90th
+      percentile less the median. Levels would say the same, but so alike that a network has to find what is of use in
+      their small differences;
     - `forecast_error`, of the same capacity: what came in the last interval less the earliest forecast of it, so that
       an agent can tell when not to trust them; `forecast_age`, of the time between two.
     """
@@ -95,15 +96,29 @@ class Observer:
         # they missed in the last interval.
         self._known = np.zeros((3 * steps + 1, num_envs), np.float32)
         self._median, self._upper, self._expected = np.split(self._known[:-1], 3)
-        self._error, self._seen_step = self._known[-1], 0
+        self._error = self._known[-1]
+        self._seen_step: int | None = None
 
     def forecasts(self) -> NDArray[np.float32]:
         """Return a copy of all that is kept from one decision to the next, for `restore`."""
         return self._known.copy()
 
     def restore(self, forecasts: NDArray[np.float32], *, step: int) -> None:
-        """Go on where `forecasts` was taken, after the decision of that number was observed."""
+        """Go on where `forecasts` was taken, after the decision of that number was observed; see `check`."""
+        self.check(forecasts)
         self._known[:], self._seen_step = forecasts, step
+
+    def check(self, forecasts: NDArray[np.float32]) -> None:
+        """Refuse what another observer kept.
+
+        Raises:
+            PredactError: it is of another forecast, or of other environments.
+        """
+        if np.shape(forecasts) != self._known.shape:
+            raise PredactError(
+                f"the saved environment is of another kind (forecast: {np.shape(forecasts)}, not {self._known.shape}); "
+                "start afresh"
+            )
 
     def __call__(self, cluster: Cluster) -> NDArray[np.float32]:
         """Return (N, D), a new array."""
@@ -160,18 +175,20 @@ class Observer:
         short, spread = np.split(rows[:-2], 2)
         np.subtract(self._median, _planned(cluster, len(short), age_steps=age_steps), out=short)
         np.subtract(self._upper, self._median, out=spread)
+        np.maximum(spread, 0, out=spread)
         rows[-2] = self._error
         rows[-1] = age_steps / config.forecast_every_steps
 
     def _advance(self, cluster: Cluster, forecaster: LoadForecaster, influx: NDArray[np.float32]) -> None:
         """Compare the last interval with what was expected of it, and forecast those to come if it is time."""
         config, expected = self._config, self._expected
-        if cluster.step_index == 0:
+        knows_nothing = cluster.step_index == 0 or self._seen_step is None
+        if knows_nothing:
             expected[:] = np.nan
         self._error[:] = np.nan_to_num(influx - expected[0])
         expected[:-1] = expected[1:]
         expected[-1] = np.nan
-        if cluster.step_index % config.forecast_every_steps == 0:
+        if knows_nothing or cluster.step_index % config.forecast_every_steps == 0:
             forecast = forecaster(cluster, config.forecast_steps)
             for part, rates in zip((self._median, self._upper), forecast, strict=True):
                 if rates.shape != (cluster.num_envs, config.forecast_steps):
@@ -179,14 +196,17 @@ class Observer:
                         f"the forecaster returned shape {rates.shape}, not ({cluster.num_envs}, "
                         f"{config.forecast_steps}): an environment a row, an interval a column"
                     )
+                if not np.isfinite(rates).all():
+                    raise PredactError(f"forecast={config.forecast!r} returned what is no number; mend the forecaster")
                 np.multiply(rates.T, 1 / config.max_capacity_per_s, out=part, casting="unsafe")
-                np.clip(part, -LIMIT, LIMIT, out=part)
+                # There is no load below none.
+                np.clip(part, 0, LIMIT, out=part)
             np.copyto(expected, self._median, where=np.isnan(expected))
         self._seen_step = cluster.step_index
 
 
 def _planned(cluster: Cluster, steps: int, *, age_steps: int) -> NDArray[np.float64]:
-    """Return (k, N) the part of the most instances that is ready in each forecast interval if nothing more is done."""
+    """Return (k, N) the part of the most instances that is ready in each forecast interval, of those there are now."""
     fleet, config = cluster.fleet, cluster.config
     # By the intervals that are left to the median boot; those launched first are ready first.
     coming = np.cumsum(fleet.launched[::-1], axis=0)

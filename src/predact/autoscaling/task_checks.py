@@ -8,7 +8,7 @@ from predact.autoscaling.comparison import part_of
 from predact.autoscaling.config import AutoscaleConfig
 from predact.autoscaling.forecast_training import check_lengths
 from predact.autoscaling.forecasts import LSTM, NONE, find_forecaster
-from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, unread_fields
+from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, traces_of, unread_fields
 from predact.autoscaling.lstm_forecast import LoadForecastConfig
 from predact.autoscaling.observations import observation_names
 from predact.autoscaling.training_config import TrainingConfig, unread_lengths
@@ -78,13 +78,20 @@ def task_notes(
     *,
     max_epochs: int | None = None,
 ) -> list[str]:
-    """Return a line for each setting that has no effect in this task.
+    """Return a line for each setting that has no effect in this task, or hardly the one that it seems to have.
 
     Args:
         pattern: the training load.
         max_epochs: of the trainer.
     """
     notes = [*unread_lengths(training, agent, max_epochs=max_epochs), *unread_fields(load, pattern, cluster)]
+    if not training.vary_traces and not traces_of(pattern):
+        notes.append(f"training.vary_traces=False has no effect on {load.pattern}, which is generated anew anyway")
+    if cluster.forecast != NONE and cluster.forecast_every_steps > cluster.forecast_steps:
+        notes.append(
+            f"cluster.forecast_every_steps={cluster.forecast_every_steps} is above forecast_steps="
+            f"{cluster.forecast_steps}: some decisions see forecasts of the past alone; raise forecast_steps"
+        )
     if isinstance(agent, QTableConfig) and cluster.forecast != NONE:
         forecast = [name for name in observation_names(cluster) if name.startswith("forecast_")]
         if not set(forecast) & set(agent.bins):

@@ -160,7 +160,7 @@ class ScalingTask:
         pattern = part_of(self.load, self.cluster, "train")
         return AutoscaleBatch(
             self.cluster,
-            pattern=varied(pattern, self.load, self.cluster) if self.training.vary_traces else pattern,
+            pattern=varied(pattern, self.cluster) if self.training.vary_traces else pattern,
             forecaster=self.forecaster,
             num_envs=self.training.num_envs,
         )

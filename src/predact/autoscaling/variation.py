@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from predact.autoscaling.config import AutoscaleConfig
-from predact.autoscaling.load_patterns import Float, Load, LoadConfig, LoadPattern, MixedPattern, TracePattern
+from predact.autoscaling.load_patterns import Float, Load, LoadPattern, MixedPattern, TracePattern
 
 LEVEL = (0.7, 1.15)
 """What the whole course is multiplied by: uniform."""
-SHAPE_STD, SHAPE_KNOTS_PER_DAY = 0.1, 8.0
-"""Of the logarithm of a factor that changes along straight lines from knot to knot."""
-DRIFT_DAYS, TIME_KNOTS_PER_DAY = 1 / 40, 3.0
-"""Standard deviation of what a random walk of the time gains or loses from knot to knot."""
+SHAPE_STD, SHAPE_KNOTS = 0.1, 8.0
+"""Of the logarithm of a factor that changes along straight lines between independent knots, so many in an episode."""
+DRIFT, TIME_KNOTS = 1 / 40, 3.0
+"""Standard deviation, in episodes, of what a random walk of the time gains or loses from knot to knot."""
 CLOCK_DAYS = 0.06
 """Standard deviation by which the time of day is off, in days."""
 
@@ -32,12 +32,12 @@ class VariedPattern:
 
     Args:
         drawn: whose load.
-        day_steps: steps in which a day of the load passes.
+        episode_steps: decisions of an episode.
         most: share that no load exceeds, which is what the largest fleet can serve.
     """
 
     drawn: LoadPattern
-    day_steps: float
+    episode_steps: int
     most: float
 
     @property
@@ -59,7 +59,7 @@ class VariedPattern:
         """Return a load of its own in each episode."""
         load = self.drawn.draw(rng, num_steps)
         level, clock = rng.uniform(*LEVEL), rng.normal(0, CLOCK_DAYS)
-        late = np.cumsum(rng.normal(0, DRIFT_DAYS * self.day_steps, _num_knots(num_steps, self._time_knot)))
+        late = np.cumsum(rng.normal(0, DRIFT * self.episode_steps, _num_knots(num_steps, self._time_knot)))
         factor = rng.normal(0, SHAPE_STD, _num_knots(num_steps, self._shape_knot))
         step = np.arange(num_steps, dtype=np.float64)
         # The walk of the time begins anywhere; around its mean the course stays where it was.
@@ -69,11 +69,11 @@ class VariedPattern:
 
     @property
     def _time_knot(self) -> float:
-        return self.day_steps / TIME_KNOTS_PER_DAY
+        return self.episode_steps / TIME_KNOTS
 
     @property
     def _shape_knot(self) -> float:
-        return self.day_steps / SHAPE_KNOTS_PER_DAY
+        return self.episode_steps / SHAPE_KNOTS
 
 
 def along(knots: Float, num_steps: int, knot_steps: float) -> Float:
@@ -82,12 +82,12 @@ def along(knots: Float, num_steps: int, knot_steps: float) -> Float:
     return lines
 
 
-def varied(pattern: LoadPattern, load: LoadConfig, cluster: AutoscaleConfig) -> LoadPattern:
+def varied(pattern: LoadPattern, cluster: AutoscaleConfig) -> LoadPattern:
     """Return a pattern in which every trace is varied; generated load, of which there is no end, stays as it is."""
     if isinstance(pattern, MixedPattern):
-        return replace(pattern, patterns=[varied(part, load, cluster) for part in pattern.patterns])
+        return replace(pattern, patterns=[varied(part, cluster) for part in pattern.patterns])
     if isinstance(pattern, TracePattern):
-        return VariedPattern(pattern, load.day_s / cluster.decision_s, 1 / pattern.peak_share)
+        return VariedPattern(pattern, cluster.episode_steps, 1 / pattern.peak_share)
     return pattern
 
 

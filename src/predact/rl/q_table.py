@@ -119,7 +119,10 @@ class Discretizer:
             raise PredactError(f"agent.bins is empty: give bin edges for some of {', '.join(names)}")
         for name in bins:
             if name not in names:
-                raise PredactError(f"agent.bins.{name}: no such observed value; there are {', '.join(names)}")
+                raise PredactError(
+                    f"agent.bins.{name}: no such observed value; there are {', '.join(names)}; leave it out "
+                    f"with ~agent.bins.{name}"
+                )
         self.names = tuple(bins)
         # float32, as observations are: an edge and a value written alike must be equal.
         self._edges = [np.asarray(edges, dtype=np.float32) for edges in bins.values()]
