@@ -114,6 +114,13 @@ def test_forecasts_that_are_all_past_at_times_are_named() -> None:
     assert line.startswith("cluster.forecast_every_steps=3 is above forecast_steps=2: some decisions see forecasts")
 
 
+def test_varied_starts_are_named_where_the_fleet_is_fixed() -> None:
+    varied = replace(TRAINING, vary_starts=0.5)
+    assert not notes(training=varied)
+    (line,) = notes(training=varied, cluster=replace(CLUSTER, initial_instances=5))
+    assert line.startswith("training.vary_starts=0.5 has no effect: cluster.initial_instances=5 says with which fleet")
+
+
 def test_a_variation_of_traces_is_named_where_there_are_none() -> None:
     plain = replace(TRAINING, vary_traces=False)
     (line,) = notes(training=plain)

@@ -133,6 +133,16 @@ def test_a_trace_is_varied_in_training_alone() -> None:
     assert all(map(np.array_equal, task.validation()(agent), plain.validation()(agent)))
 
 
+def test_starts_are_varied_in_training_alone() -> None:
+    task = replace(TASK, training=replace(TRAINING, num_envs=20, vary_starts=1.0))
+    core, plain = task.environment().core.cluster, TASK.environment().core.cluster
+    core.reset(3)
+    plain.reset(3)
+    assert len(set(core.draws.initial_utilisation)) == 20 and len(set(plain.draws.initial_utilisation)) == 1
+    agent = untrained("ppo", CLUSTER)
+    assert all(map(np.array_equal, task.validation()(agent), TASK.validation()(agent)))
+
+
 def test_an_agent_is_judged_on_the_validation_part_in_the_same_episodes_every_time() -> None:
     task, agent = replace(TASK, load=TRACE), untrained("ppo", CLUSTER, load=TRACE)
     validate = task.validation()

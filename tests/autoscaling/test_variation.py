@@ -1,4 +1,4 @@
-"""How recorded load is varied for training."""
+"""How load and starts are varied for training."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from predact.autoscaling.cluster import Cluster
 from predact.autoscaling.config import AutoscaleConfig
 from predact.autoscaling.load_patterns import GeneratedPattern, MixedPattern, TracePattern
-from predact.autoscaling.variation import CLOCK_DAYS, LEVEL, SHAPE_STD, VariedPattern, along, varied
+from predact.autoscaling.variation import (
+    CLOCK_DAYS,
+    LEVEL,
+    SHAPE_STD,
+    START_UTILISATION,
+    VariedPattern,
+    VariedStart,
+    along,
+    varied,
+)
 
 DAY = 240
 WAVE = 0.5 + 0.4 * np.sin(2 * np.pi * np.arange(6000) / DAY)
@@ -81,3 +91,42 @@ def test_traces_are_varied_alone_and_in_a_mixture_and_generated_load_is_not() ->
     assert (alone.name, alone.sample_s, alone.peak_share) == ("trace:wave", 30.0, 0.8)
     both = varied(MixedPattern([sine, trace()], "mixed", 30.0, 0.8), cluster)
     assert isinstance(both, MixedPattern) and both.patterns[0] is sine and isinstance(both.patterns[1], VariedPattern)
+
+
+def test_some_episodes_begin_with_another_fleet_under_the_same_load() -> None:
+    sine, config = GeneratedPattern("sine", 30.0, 0.8, 7200.0), AutoscaleConfig(max_instances=1000, concurrency=1)
+    plain, other = (Cluster(config, pattern, num_envs=400) for pattern in (sine, VariedStart(sine, 0.5)))
+    plain.reset(3)
+    other.reset(3)
+    assert np.array_equal(plain.draws.rate, other.draws.rate)
+    assert (plain.draws.initial_utilisation == config.initial_utilisation).all()
+    drawn = other.draws.initial_utilisation
+    is_varied = drawn != config.initial_utilisation
+    assert is_varied.mean() == pytest.approx(0.5, abs=0.08)
+    low, high = START_UTILISATION
+    assert low <= drawn[is_varied].min() < 0.45 and 1.6 < drawn[is_varied].max() <= high
+    # Log-uniform: as many below the geometric mean as above.
+    assert np.median(drawn[is_varied]) == pytest.approx(np.sqrt(low * high), rel=0.12)
+    first = other.draws.rate[:, config.history_steps] / config.capacity_per_s
+    assert np.array_equal(other.fleet.ready, np.ceil(first / drawn).clip(1, 1000))
+    assert np.array_equal(other.fleet.ready[~is_varied], plain.fleet.ready[~is_varied])
+
+
+def test_the_fleet_of_an_environment_does_not_depend_on_how_many_there_are() -> None:
+    pattern = VariedStart(GeneratedPattern("spike", 30.0, 0.8, 7200.0), 0.5)
+    few, many = (Cluster(AutoscaleConfig(), pattern, num_envs=number) for number in (3, 20))
+    for _ in range(2):
+        few.reset(None if few.step_index else 5)
+        many.reset(None if many.step_index else 5)
+        assert np.array_equal(few.fleet.ready, many.fleet.ready[:3])
+        few.step(np.ones(3, np.int64))
+        many.step(np.ones(20, np.int64))
+
+
+def test_a_start_with_too_few_leaves_a_queue_at_once() -> None:
+    cluster = Cluster(AutoscaleConfig(), VariedStart(GeneratedPattern("steady", 30.0, 0.8, 7200.0), 1.0), num_envs=50)
+    cluster.reset(1)
+    cluster.step(np.ones(50, np.int64))
+    over = cluster.draws.initial_utilisation > 1.3
+    assert over.sum() > 5 and (cluster.last.queue[over] > 100).all()
+    assert (cluster.last.queue[cluster.draws.initial_utilisation < 0.8] < 20).all()

@@ -129,7 +129,7 @@ class Cluster:
         if config.initial_instances is not None:
             return np.full(self.num_envs, config.initial_instances)
         first = self.draws.rate[:, config.history_steps]
-        needed = np.ceil(first / (config.capacity_per_s * config.initial_utilisation))
+        needed = np.ceil(first / (config.capacity_per_s * self.draws.initial_utilisation))
         return needed.astype(np.int64).clip(config.min_instances, config.max_instances)
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Interval:

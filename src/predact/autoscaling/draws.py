@@ -41,6 +41,7 @@ class EpisodeDraws:
         boot_substeps: (N, T, A) from launch to ready.
         phase: (N,) part of the pattern's cycle at the episode's start, in [0, 1).
         cycle_steps: (N,) decisions in a cycle.
+        initial_utilisation: (N,) of the fleet that an episode begins with.
     """
 
     def __init__(self, config: AutoscaleConfig, pattern: LoadPattern, *, num_envs: int) -> None:
@@ -59,6 +60,7 @@ class EpisodeDraws:
         self.boot_substeps = np.zeros((num_envs, steps, max(1, *config.action_changes)), self._boots.dtype)
         self.phase = np.zeros(num_envs)
         self.cycle_steps = np.ones(num_envs)
+        self.initial_utilisation = np.full(num_envs, config.initial_utilisation)
         self._drawn = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
         self._is_recalled = False
 
@@ -79,6 +81,7 @@ class EpisodeDraws:
         config, first, steps = self._config, self._config.history_steps, self._config.episode_steps
         loads = [self._pattern.draw(rng, self.rate.shape[1]) for rng in streams]
         self.cycle_steps[rows] = [load.cycle_steps for load in loads]
+        self.initial_utilisation[rows] = [load.initial_utilisation or config.initial_utilisation for load in loads]
         self.phase[rows] = [(load.phase + first / load.cycle_steps) % 1 for load in loads]
         number = np.rint(np.stack([load.share for load in loads]) * NUM_MEANS).astype(np.int64)
         np.multiply(number, self._peak_per_s / NUM_MEANS, out=self.rate[rows])

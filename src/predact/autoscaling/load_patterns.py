@@ -42,11 +42,13 @@ class Load(NamedTuple):
         share: (T,) of the pattern's peak, not negative.
         phase: part of the cycle at the first step, in [0, 1).
         cycle_steps: steps in a cycle.
+        initial_utilisation: of the fleet at the start; None for that of the cluster's config.
     """
 
     share: Float
     phase: float
     cycle_steps: float
+    initial_utilisation: float | None = None
 
 
 class LoadPattern(Protocol):

@@ -87,6 +87,11 @@ def task_notes(
     notes = [*unread_lengths(training, agent, max_epochs=max_epochs), *unread_fields(load, pattern, cluster)]
     if not training.vary_traces and not traces_of(pattern):
         notes.append(f"training.vary_traces=False has no effect on {load.pattern}, which is generated anew anyway")
+    if training.vary_starts and cluster.initial_instances is not None:
+        notes.append(
+            f"training.vary_starts={training.vary_starts:g} has no effect: cluster.initial_instances="
+            f"{cluster.initial_instances} says with which fleet every episode begins; drop one of the two"
+        )
     if cluster.forecast != NONE and cluster.forecast_every_steps > cluster.forecast_steps:
         notes.append(
             f"cluster.forecast_every_steps={cluster.forecast_every_steps} is above forecast_steps="

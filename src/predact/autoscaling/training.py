@@ -43,7 +43,7 @@ from predact.autoscaling.policies import Played, play
 from predact.autoscaling.reporting import AutoscaleReport, figure_pixels, finish_run
 from predact.autoscaling.task_checks import check_task, check_trainer, lstm_problem, model_name, task_notes
 from predact.autoscaling.training_config import TrainingConfig, planned_epochs, stated_lengths
-from predact.autoscaling.variation import varied
+from predact.autoscaling.variation import VariedStart, varied
 from predact.rl.dqn import DQNConfig
 from predact.rl.environment import BatchedEnvironment
 from predact.rl.ppo import PPOConfig
@@ -158,9 +158,13 @@ class ScalingTask:
     def environment(self) -> AutoscaleBatch:
         """Return what it trains in."""
         pattern = part_of(self.load, self.cluster, "train")
+        if self.training.vary_traces:
+            pattern = varied(pattern, self.cluster)
+        if self.training.vary_starts:
+            pattern = VariedStart(pattern, self.training.vary_starts)
         return AutoscaleBatch(
             self.cluster,
-            pattern=varied(pattern, self.cluster) if self.training.vary_traces else pattern,
+            pattern=pattern,
             forecaster=self.forecaster,
             num_envs=self.training.num_envs,
         )

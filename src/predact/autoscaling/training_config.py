@@ -26,6 +26,7 @@ class TrainingConfig:
         test_episodes: Every row of the results is measured on.
         most_violation: Part of all requests that a calibrated autoscaler may serve late or drop.
         vary_traces: Whether recorded load is changed in level, shape and time in each training episode.
+        vary_starts: Part of the training episodes that begin with a fleet far too small or too large.
     """
 
     num_envs: int = 64
@@ -37,6 +38,7 @@ class TrainingConfig:
     test_episodes: int = 100
     most_violation: float = 0.01
     vary_traces: bool = True
+    vary_starts: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "checkpoint_every_steps", "validation_episodes", "calibration_episodes"):
@@ -53,8 +55,9 @@ class TrainingConfig:
             raise ValueError(
                 f"test_episodes={self.test_episodes} must be at least 2: differences are paired by episode"
             )
-        if not 0 <= self.most_violation <= 1:
-            raise ValueError(f"most_violation={self.most_violation} must lie in [0, 1]")
+        for name in ("most_violation", "vary_starts"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name}={value} must lie in [0, 1]")
 
     def epochs(self, *, episode_steps: int, otherwise: int) -> int:
         """Return the episodes of each environment.

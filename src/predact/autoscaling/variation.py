@@ -1,8 +1,10 @@
-"""Recorded load, varied for training: a trace is one course of many that might have come.
+"""What training varies: the course of recorded load, and the fleet that an episode begins with.
 
-An agent that meets the same few weeks again and again learns them by heart: that on this level the evening's peak is
-over, that forecasts of days it knows are right. So each of its episodes is drawn from the recording and then changed in
-level, shape and time. Nothing that is calibrated, validated or tested on is.
+A trace is one course of many that might have come. An agent that meets the same few weeks again and again learns them
+by heart: that on this level the evening's peak is over, that forecasts of days it knows are right. So each of its
+episodes is drawn from the recording and then changed in level, shape and time. And an agent that has become good hardly
+ever meets a queue, and may forget what to do about one: some episodes begin with a fleet that is far too small, or too
+large. Nothing that is calibrated, validated or tested on is varied.
 
 Shapes: T steps, each one decision interval.
 """
@@ -24,6 +26,8 @@ DRIFT, TIME_KNOTS = 1 / 40, 3.0
 """Standard deviation, in episodes, of what a random walk of the time gains or loses from knot to knot."""
 CLOCK_DAYS = 0.06
 """Standard deviation by which the time of day is off, in days."""
+START_UTILISATION = (0.4, 1.8)
+"""Of a fleet that is varied, at its first load: log-uniform. Above 1 the queue grows at once."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,41 @@ class VariedPattern:
     @property
     def _shape_knot(self) -> float:
         return self.episode_steps / SHAPE_KNOTS
+
+
+@dataclass(frozen=True)
+class VariedStart:
+    """A pattern some of whose episodes begin with another fleet.
+
+    Args:
+        drawn: whose load.
+        part: of the episodes.
+    """
+
+    drawn: LoadPattern
+    part: float
+
+    @property
+    def name(self) -> str:
+        """See `LoadPattern`."""
+        return self.drawn.name
+
+    @property
+    def sample_s(self) -> float:
+        """See `LoadPattern`."""
+        return self.drawn.sample_s
+
+    @property
+    def peak_share(self) -> float:
+        """See `LoadPattern`."""
+        return self.drawn.peak_share
+
+    def draw(self, rng: np.random.Generator, num_steps: int) -> Load:
+        """Return the load, with the fleet's utilisation where it is varied."""
+        load = self.drawn.draw(rng, num_steps)
+        if rng.random() >= self.part:
+            return load
+        return load._replace(initial_utilisation=float(np.exp(rng.uniform(*np.log(START_UTILISATION)))))
 
 
 def along(knots: Float, num_steps: int, knot_steps: float) -> Float:
