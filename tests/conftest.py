@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: many small tensors are slower on several threads, and sums depend on their number.
@@ -43,6 +45,17 @@ def _real_data_only_where_marked(request: pytest.FixtureRequest, monkeypatch: py
     elif REAL_DATA is not None:
         # Absolute, since a test may change the folder.
         monkeypatch.setenv(DATA_VARIABLE, str(REAL_DATA))
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    """Undo what a run sets up, so that no test hears more for the one before it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture
