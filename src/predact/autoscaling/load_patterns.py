@@ -329,27 +329,6 @@ def load_text(pattern: LoadPattern) -> str:
     return f"{name} (a sample lasts {', '.join(samples)})" if samples else name
 
 
-def unread_fields(load: LoadConfig, pattern: LoadPattern, cluster: AutoscaleConfig) -> list[str]:
-    """Return a line for each field of a load that has no effect on its pattern."""
-    traces, notes = traces_of(pattern), list[str]()
-    if not traces:
-        given = {"sample_s": load.sample_s, "on_gap": load.on_gap}
-        is_for = f"has no effect on {load.pattern}, which is generated; it is for traces"
-        return [f"data.{name}={value} {is_for}" for name, value in given.items() if value is not None]
-    days = {trace.name.removeprefix(TRACE_PREFIX): trace.cycle_steps * cluster.decision_s for trace in traces}
-    if load.sample_s is not None:
-        if load.day_s != LoadConfig.day_s:
-            notes.append(f"data.day_s={load.day_s:g} has no effect on traces: data.sample_s={load.sample_s:g} decides")
-        return notes
-    longer = [f"{name} {day_s:.4g} s" for name, day_s in days.items() if day_s > load.day_s * (1 + 1e-9)]
-    if longer:
-        notes.append(
-            f"data.day_s={load.day_s:g} has no effect on the day of {', '.join(longer)}: in less, the test part would "
-            "be shorter than two episodes"
-        )
-    return notes
-
-
 def trace_pattern(trace: Trace, load: LoadConfig, cluster: AutoscaleConfig) -> TracePattern:
     """Return a pattern of a trace's part, stretched or resampled to decision intervals.
 

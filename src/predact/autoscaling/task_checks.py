@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from predact.autoscaling.agents import AgentConfig, make_network
-from predact.autoscaling.catalog import PATTERN_NAMES, TRACES
+from predact.autoscaling.catalog import PATTERN_NAMES, TRACE_PREFIX, TRACES
 from predact.autoscaling.comparison import part_of
 from predact.autoscaling.config import AutoscaleConfig
 from predact.autoscaling.forecast_training import check_lengths
 from predact.autoscaling.forecasts import LSTM, NONE, find_forecaster
-from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, traces_of, unread_fields
+from predact.autoscaling.load_patterns import LoadConfig, LoadPattern, traces_of
 from predact.autoscaling.lstm_forecast import LoadForecastConfig
 from predact.autoscaling.observations import observation_names
 from predact.autoscaling.training_config import TrainingConfig, unread_lengths
@@ -67,6 +67,27 @@ def lstm_problem(forecast: LoadForecastConfig, cluster: AutoscaleConfig) -> str 
     except PredactError as error:
         return str(error)
     return None
+
+
+def unread_fields(load: LoadConfig, pattern: LoadPattern, cluster: AutoscaleConfig) -> list[str]:
+    """Return a line for each field of a load that has no effect on its pattern."""
+    traces, notes = traces_of(pattern), list[str]()
+    if not traces:
+        given = {"sample_s": load.sample_s, "on_gap": load.on_gap}
+        is_for = f"has no effect on {load.pattern}, which is generated; it is for traces"
+        return [f"data.{name}={value} {is_for}" for name, value in given.items() if value is not None]
+    days = {trace.name.removeprefix(TRACE_PREFIX): trace.cycle_steps * cluster.decision_s for trace in traces}
+    if load.sample_s is not None:
+        if load.day_s != LoadConfig.day_s:
+            notes.append(f"data.day_s={load.day_s:g} has no effect on traces: data.sample_s={load.sample_s:g} decides")
+        return notes
+    longer = [f"{name} {day_s:.4g} s" for name, day_s in days.items() if day_s > load.day_s * (1 + 1e-9)]
+    if longer:
+        notes.append(
+            f"data.day_s={load.day_s:g} has no effect on the day of {', '.join(longer)}: in less, the test part would "
+            "be shorter than two episodes"
+        )
+    return notes
 
 
 def task_notes(

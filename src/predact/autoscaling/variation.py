@@ -31,18 +31,14 @@ START_UTILISATION = (0.4, 1.8)
 
 
 @dataclass(frozen=True)
-class VariedPattern:
-    """A pattern whose load is changed after it is drawn.
+class _Varied:
+    """A pattern whose load is changed after it is drawn; it is called as it was.
 
     Args:
         drawn: whose load.
-        episode_steps: decisions of an episode.
-        most: share that no load exceeds, which is what the largest fleet can serve.
     """
 
     drawn: LoadPattern
-    episode_steps: int
-    most: float
 
     @property
     def name(self) -> str:
@@ -58,6 +54,19 @@ class VariedPattern:
     def peak_share(self) -> float:
         """See `LoadPattern`."""
         return self.drawn.peak_share
+
+
+@dataclass(frozen=True)
+class VariedPattern(_Varied):
+    """A pattern whose load is changed in level, shape and time.
+
+    Args:
+        episode_steps: decisions of an episode.
+        most: share that no load exceeds, which is what the largest fleet can serve.
+    """
+
+    episode_steps: int
+    most: float
 
     def draw(self, rng: np.random.Generator, num_steps: int) -> Load:
         """Return a load of its own in each episode."""
@@ -81,31 +90,14 @@ class VariedPattern:
 
 
 @dataclass(frozen=True)
-class VariedStart:
+class VariedStart(_Varied):
     """A pattern some of whose episodes begin with another fleet.
 
     Args:
-        drawn: whose load.
         part: of the episodes.
     """
 
-    drawn: LoadPattern
     part: float
-
-    @property
-    def name(self) -> str:
-        """See `LoadPattern`."""
-        return self.drawn.name
-
-    @property
-    def sample_s(self) -> float:
-        """See `LoadPattern`."""
-        return self.drawn.sample_s
-
-    @property
-    def peak_share(self) -> float:
-        """See `LoadPattern`."""
-        return self.drawn.peak_share
 
     def draw(self, rng: np.random.Generator, num_steps: int) -> Load:
         """Return the load, with the fleet's utilisation where it is varied."""
